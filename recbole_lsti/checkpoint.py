@@ -1,0 +1,112 @@
+"""Checkpoints: plain data and tensors, so that `torch.load(file, weights_only=True)` reads them anywhere.
+
+Keys of the stored dict: `format`, `version` (of this package), `config` (plain settings, see config.plain_config),
+`epoch`, `cur_step`, `best_valid_score`, `state_dict`, `other_parameter`, `optimizer`, `rng` (generator states) and
+`tokens` (field -> list of raw ids, the position is the internal id; `""` stands at 0 for padding).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_lsti._version import __version__
+
+FORMAT = 1
+
+
+def write(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint to a temporary file beside `path`, then rename it: never a half-written file.
+
+    Raises:
+        ValueError: if the content holds anything but plain data and tensors, naming where.
+    """
+    content = {"format": FORMAT, "version": __version__, **plain(content)}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint that `write` has written.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is something else than such a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint ({path}) must exist")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors for foreign files
+        raise ValueError(f"checkpoint ({path}) must be a file written by recbole_lsti: {_first_line(error)}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"checkpoint ({path}) must have format {FORMAT}, not {found}")
+    return content
+
+
+def plain(value: Any, where: str = "checkpoint") -> Any:
+    """Return `value` with numpy scalars and arrays turned into plain data and tensors.
+
+    Raises:
+        ValueError: if anything else than plain data and tensors is left, naming where it stands.
+    """
+    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.dtype.kind in "USO" else torch.from_numpy(value)
+    if isinstance(value, dict):
+        return {plain(key, where): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+    raise ValueError(f"{where} ({type(value).__name__}) must be plain data or a tensor")
+
+
+def token_maps(dataset: Any) -> dict[str, list[str]]:
+    """Return the raw ids behind the internal ids of a data set, for users and items."""
+    return {
+        field: ["", *map(str, dataset.field2id_token[field][1:])] for field in (dataset.uid_field, dataset.iid_field)
+    }
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of Python's, NumPy's and torch's generators as plain data."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put the generators where `rng_state` found them."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

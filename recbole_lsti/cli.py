@@ -1,0 +1,211 @@
+"""The command line: `recbole-lsti train | recommend | doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from recbole_lsti._version import __version__
+
+TRAIN_EXAMPLE = """example:
+  %(prog)s --model LSTI --dataset ml-100k --epochs=5 --hidden_size=32
+
+Any setting may follow as --key=value or --key value; docs/config.md lists them. --nproc 2 trains on two processes."""
+RECOMMEND_EXAMPLE = """examples:
+  %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --users 1,2 --k 10
+  %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --history "50 172 133"
+"""
+DOCTOR_EXAMPLE = """example:
+  %(prog)s        one line for each of Python, RecBole, NumPy, pandas, torch, ray, output folder, GPU; exits 1 on a fault
+"""
+MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, ImportError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status: 0, 1 (doctor found a fault) or 2 (a mistake, told in one line)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    known, rest = parser.parse_known_args(arguments)
+    try:
+        if known.command == "train":
+            return train(known, rest)
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return known.run(known)
+    except MISTAKES as error:
+        if os.environ.get("LSTI_TRACEBACK"):
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"recbole-lsti: {' '.join(str(text).split())}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="recbole-lsti", description="Long- and short-term interest recommendation for RecBole."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+    add_train_flags(
+        commands.add_parser("train", help="train and test a model", epilog=TRAIN_EXAMPLE, formatter_class=raw)
+    )
+    ask = commands.add_parser(
+        "recommend",
+        help="long-term, short-term and fused recommendations of a checkpoint",
+        epilog=RECOMMEND_EXAMPLE,
+        formatter_class=raw,
+    )
+    ask.add_argument("checkpoint", help="checkpoint.pth of a run folder")
+    ask.add_argument("--users", help="users of the data set, separated by commas")
+    ask.add_argument("--history", action="append", help="item ids, oldest first, separated by blanks; may be repeated")
+    ask.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
+    ask.set_defaults(run=recommend)
+    check = commands.add_parser(
+        "doctor", help="check the installation", epilog=DOCTOR_EXAMPLE, formatter_class=raw
+    )
+    check.set_defaults(run=doctor)
+    return parser
+
+
+def add_train_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of RecBole's run_recbole.py."""
+    parser.add_argument("--model", "-m", default="LSTI", help="name of the model (default: LSTI)")
+    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set (default: ml-100k)")
+    parser.add_argument("--config_files", help="YAML files of settings, separated by blanks; later ones win")
+    parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (default: 1)")
+    parser.add_argument("--ip", default="localhost", help="address of the first machine (default: localhost)")
+    parser.add_argument("--port", default="5678", help="port of the first machine (default: 5678)")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (default: --nproc)")
+    parser.add_argument("--group_offset", type=int, default=0, help="number of this machine's first process (default: 0)")
+
+
+def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Train and test; print the metrics, where the checkpoint lies, and what to try next."""
+    settings = parse_settings(rest)
+    logging.getLogger().addHandler(_warnings_to_screen())
+    keep_freed_memory()
+    arguments: dict[str, Any] = {
+        "model": known.model,
+        "dataset": known.dataset,
+        "config_file_list": known.config_files.split() if known.config_files else None,
+        "config_dict": settings,
+    }
+    print(f"{known.model} on {known.dataset}", flush=True)
+    from recbole_lsti.runner import run, run_processes
+
+    if known.nproc == 1 and known.world_size <= 0:
+        result: dict[str, Any] | None = run(**arguments)
+    else:
+        world = {key: getattr(known, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
+        result = run_processes(**world, **arguments)
+    if result is not None:
+        print(format_result(result))
+    return 0
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory: a training step's large temporaries are else mapped and unmapped again and again.
+
+    Measured by benchmarks/epoch_time.py; does nothing where the C library is another.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    libc.mallopt(-4, 0)  # M_MMAP_MAX: no allocation gets a mapping of its own
+    libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: 1 GiB at the top of the heap stays
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, str]:
+    """Read `--key=value` and `--key value` into a dict of texts.
+
+    Raises:
+        ValueError: a word that is neither, a key without a value, or a key given twice with different values.
+    """
+    settings: dict[str, str] = {}
+    position = 0
+    while position < len(words):
+        key, equals, value = words[position].partition("=")
+        if not key.startswith("--") or key == "--":
+            raise ValueError(f"argument ({words[position]}) must be --key=value or --key value")
+        if not equals:
+            position += 1
+            if key == "--force_unknown_keys" and (position == len(words) or words[position].startswith("--")):
+                value, position = "True", position - 1
+            elif position == len(words):
+                raise ValueError(f"argument ({key}) must have a value: {key}=value")
+            else:
+                value = words[position]
+        name = key[2:]
+        if settings.setdefault(name, value) != value:
+            raise ValueError(f"argument ({key}) must be given once, not as {settings[name]} and {value}")
+        position += 1
+    return settings
+
+
+def format_result(result: dict[str, Any]) -> str:
+    """Return the closing lines of a training run: metrics, checkpoint, next command."""
+    columns = {"validation": result["best_valid_result"], "test": result["test_result"]}
+    if result["test_result_unseen"]:
+        columns["test, unseen items"] = result["test_result_unseen"]
+    columns = {name: metrics for name, metrics in columns.items() if metrics}
+    lines = [f"{'':<14}" + "".join(f"{name:>20}" for name in columns)]
+    for metric in result["test_result"] or result["best_valid_result"] or {}:
+        lines.append(f"{metric:<14}" + "".join(f"{metrics[metric]:>20.4f}" for metrics in columns.values()))
+    lines.append(
+        f"\nbest epoch {result['best_epoch']} of {result['epochs_run']}, {result['train_seconds']:.0f} s of training, "
+        f"{result['n_parameters']:,} parameters, {result['peak_rss_mib']:.0f} MiB"
+    )
+    if result["checkpoint_file"]:
+        lines.append(f"checkpoint: {result['checkpoint_file']}")
+        if result["model"] == "LSTI":
+            lines.append(f"try next:   recbole-lsti recommend {result['checkpoint_file']} --users 1,2")
+    return "\n".join(lines)
+
+
+def recommend(known: argparse.Namespace) -> int:
+    """Print the long-term, short-term and fused lists of each user side by side."""
+    from recbole_lsti.recommend import recommend_from
+    from recbole_lsti.runner import load
+
+    users = [user.strip() for user in known.users.split(",") if user.strip()] if known.users else None
+    histories = [history.split() for history in known.history] if known.history else None
+    found = recommend_from(load(known.checkpoint), users, histories, known.k)
+    for user, table in found.table.groupby("user", sort=False):
+        gate = found.gate[user]
+        title = f"history {user}" if user in range(len(histories or [])) and not isinstance(user, str) else f"user {user}"
+        print(title + ("" if gate is None else f", mean gate {gate:.2f} long, {1 - gate:.2f} short"))
+        if user in found.skipped:
+            print(f"skipped, unknown: {', '.join(found.skipped[user])}")
+        lists = list(dict.fromkeys(table["list"]))
+        print("rank" + "".join(f"{name:>24}" for name in lists))
+        for rank, row in table.groupby("rank"):
+            cells = (row[row["list"] == name].iloc[0] for name in lists)
+            print(f"{rank:>4}" + "".join(f"{cell['item']:>15} {cell['score']:>8.3f}" for cell in cells))
+        print()
+    return 0
+
+
+def doctor(known: argparse.Namespace) -> int:
+    """Check the installation."""
+    from recbole_lsti.doctor import report
+
+    return report(sys.stdout)
+
+
+def _warnings_to_screen() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    return handler
+
+
+if __name__ == "__main__":
+    sys.exit(main())

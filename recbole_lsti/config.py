@@ -1,0 +1,260 @@
+"""LSTIConfig: RecBole's Config with literals instead of eval, known keys only, and values that are checked."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.config import Config
+from recbole.model import sequential_recommender
+from recbole.utils import InputType, ModelType
+from recbole.utils.argument_list import dataset_arguments
+
+from recbole_lsti.config_rules import check_values
+
+# what RecBole derives from other keys or sets for one process: no part of what a run can be repeated from
+DERIVED_KEYS = frozenset(
+    ["MODEL_TYPE", "MODEL_INPUT_TYPE", "device", "eval_type", "single_spec", "local_rank", "nproc", "world_size"]
+    + ["offset", "ip", "port", "valid_metric_bigger", "valid_neg_sample_args", "test_neg_sample_args"]
+)
+# what RecBole reads although none of its YAML files names it
+KEYS_IN_NO_YAML = frozenset(
+    ["model", "dataset", "config_files", "encoding", "tail_ratio", "reg_weight", "pretrain_epochs", "save_step"]
+    + ["mask_ratio", "ft_ratio", "eta", "beta", "wandb_project", "train_stage", "numerical_features"]
+    + ["additional_feat_suffix", "discretization", "benchmark_filename", "seq_len", "selected_features"]
+)
+UNIFORM_NEGATIVE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+
+
+class LSTIConfig(Config):
+    """The resolved settings of one run, read as RecBole's Config is: `config["hidden_size"]`.
+
+    Args:
+        model (str | type | None): a sequential model's name or class; None: `model` of the files or the dict.
+        dataset (str | None): the data set's name; None: `dataset` of the files or the dict.
+        config_file_list (list[str] | None): YAML files; later ones win.
+        config_dict (dict | None): wins over the files; strings in it are read as Python literals, never evaluated.
+
+    The defaults come from RecBole's own YAML files and then from properties/: overall.yaml, model/<model>.yaml and
+    dataset/<dataset>.yaml. Unlike RecBole's Config it never looks at `sys.argv`, refuses keys that nobody reads
+    (`force_unknown_keys: True` lets them through), sets the negatives that the model needs, keeps to the CPU where
+    `use_gpu` is False and joins several processes on a CPU, too (gloo).
+
+    Raises:
+        ValueError: an unknown key, model or metric, or a value out of its range; the message names the nearest.
+        TypeError: a value of the wrong type.
+        FileNotFoundError: a config file or the data set's folder is missing.
+    """
+
+    adds_lsti_properties = True  # compat adds them to RecBole's own Config alone
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return yaml_loader()
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        return {key: parse_literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}  # the program that runs may be pytest or Jupyter; our own command hands its arguments as a dict
+
+    def _load_config_files(self, file_list: Iterable[str] | None) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for name in file_list or []:
+            merged.update(_read_yaml(Path(name), self.yaml_loader))
+        return merged
+
+    def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
+        model = self.external_config_dict.get("model") if model is None else model
+        dataset = self.external_config_dict.get("dataset") if dataset is None else dataset
+        for key, value in (("model", model), ("dataset", dataset)):
+            if value is None:
+                raise ValueError(f"{key} (None) must be given as an argument, in a config file or in the config dict")
+        model_class = sequential_model(model) if isinstance(model, str) else model
+        if getattr(model_class, "type", None) is not ModelType.SEQUENTIAL:
+            raise ValueError(
+                f"model ({model_class.__name__}) must be a sequential recommender; "
+                f"RecBole runs others: recbole.quick_start.run_recbole(model='{model_class.__name__}')"
+            )
+        return model_class.__name__, model_class, dataset
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        self.internal_config_dict.update(lsti_properties(model, dataset, self.yaml_loader))
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        final = super()._get_final_config_dict()
+        if not final["force_unknown_keys"]:
+            check_keys(self.external_config_dict, set(self.internal_config_dict) | known_keys(self.model_class))
+        if self.external_config_dict.get("train_neg_sample_args") is None:
+            # kept in the internal part, from which checkpoints read the settings
+            negatives = copy.deepcopy(UNIFORM_NEGATIVE) if needs_negatives(self.model_class, final) else None
+            self.internal_config_dict["train_neg_sample_args"] = final["train_neg_sample_args"] = negatives
+        check_values(final, self.model, self.dataset)
+        return copy.deepcopy(final)
+
+    def _init_device(self) -> None:
+        final = self.final_config_dict
+        gpus = final["gpu_id"]
+        final["gpu_id"] = ",".join(map(str, gpus)) if isinstance(gpus, (tuple, list)) else str(gpus)
+        if final["use_gpu"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = final["gpu_id"]
+        cuda = bool(final["use_gpu"] and final["gpu_id"] and torch.cuda.is_available())
+        final["single_spec"] = "local_rank" not in final
+        rank = final.setdefault("local_rank", 0)
+        if final["single_spec"]:
+            final["device"] = torch.device("cuda" if cuda else "cpu")
+            return
+        torch.distributed.init_process_group(
+            backend="nccl" if cuda else "gloo",
+            rank=rank + final["offset"],
+            world_size=final["world_size"],
+            init_method=f"tcp://{final['ip']}:{final['port']}",
+        )
+        final["device"] = torch.device("cuda", rank) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(rank)
+        if rank != 0:
+            final.update(state="error", show_progress=False, verbose=False)
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """Return the settings as plain data: what a run can be repeated from, on another machine too.
+
+    Args:
+        config: LSTIConfig or RecBole's Config.
+    Returns:
+        dict: the resolved keys without those that RecBole derives from them.
+    """
+    merged = {**config.internal_config_dict, **config.external_config_dict}
+    merged.update(model=config.model, dataset=config.dataset)
+    return {key: copy.deepcopy(value) for key, value in sorted(merged.items()) if key not in DERIVED_KEYS}
+
+
+def properties_folder() -> Path:
+    """Return the folder of default settings: inside an installed package, beside it in a checkout.
+
+    Raises:
+        FileNotFoundError: if neither holds model/LSTI.yaml.
+    """
+    package = Path(__file__).resolve().parent
+    folders = [package / "properties", package.parent / "properties"]
+    for folder in folders:
+        if (folder / "model" / "LSTI.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"properties with model/LSTI.yaml must be in {folders[0]} or {folders[1]}")
+
+
+def lsti_properties(model: str, dataset: str, loader: type[yaml.SafeLoader] | None = None) -> dict[str, Any]:
+    """Return this package's defaults for a model on a data set: overall, then the model's, then the data set's.
+
+    Args:
+        model (str): model name; RecBole's own models have no file here.
+        dataset (str): data set name.
+        loader: YAML loader; by default one that reads 1e-3 as a number.
+    """
+    folder = properties_folder()
+    merged: dict[str, Any] = {}
+    for path in (folder / "overall.yaml", folder / f"model/{model}.yaml", folder / f"dataset/{dataset}.yaml"):
+        if path.is_file():
+            merged.update(_read_yaml(path, loader or yaml_loader()))
+    return merged
+
+
+def yaml_loader() -> type[yaml.SafeLoader]:
+    """Return a safe YAML loader that reads 1e-3 as a number; YAML 1.1 itself asks for 1.0e-3."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+"),
+        list("-+0123456789."),
+    )
+    return Loader
+
+
+def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"config file ({path}) must exist")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"config file ({path}) must be YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict | None):
+        raise ValueError(f"config file ({path}) must hold `key: value` lines, not a {type(content).__name__}")
+    return content or {}
+
+
+def parse_literal(text: str) -> Any:
+    """Read a setting given as text: a Python literal, true/false/null as YAML spells them, else the text itself."""
+    words = {"true": True, "false": False, "none": None, "null": None, "~": None}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def sequential_model(name: str) -> type:
+    """Return the class of a sequential model by name: ours or RecBole's.
+
+    Raises:
+        ValueError: if there is none of that name; names the nearest.
+    """
+    from recbole.utils import get_model
+
+    try:
+        return get_model(name)
+    except (ValueError, AttributeError):
+        classes = inspect.getmembers(sequential_recommender, inspect.isclass)
+        known = sorted({"LSTI", *(key for key, value in classes if getattr(value, "type", 0) is ModelType.SEQUENTIAL)})
+        raise ValueError(f"model ({name}) must be a sequential model of RecBole or LSTI{_nearest(name, known)}") from None
+
+
+def known_keys(model_class: type) -> set[str]:
+    """Return the keys that some code reads although no YAML file of the run names them.
+
+    The model's source is searched for `config["key"]`, so that a class handed over by a user brings its own keys.
+    """
+    keys = {*KEYS_IN_NO_YAML, *DERIVED_KEYS, *dataset_arguments}
+    for cls in model_class.__mro__:
+        if issubclass(cls, torch.nn.Module) and cls is not torch.nn.Module:
+            source = inspect.getsource(inspect.getmodule(cls) or cls)
+            keys.update(re.findall(r"""config\[["'](\w+)["']\]""", source))
+    return keys
+
+
+def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
+    """Refuse keys that nobody reads.
+
+    Raises:
+        ValueError: naming the key and the nearest known one.
+    """
+    for key in given:
+        if key not in known:
+            hint = _nearest(key, sorted(known))
+            raise ValueError(f"config key ({key}) must be one that is read{hint}; --force_unknown_keys lets it through")
+
+
+def needs_negatives(model_class: type, final: Mapping[str, Any]) -> bool:
+    """Whether a model trains on sampled negatives: pairwise ones do, those with a loss over all items do not."""
+    if getattr(model_class, "input_type", None) is InputType.PAIRWISE:
+        return True
+    return final.get("loss_type") != "CE"
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    lower = {word.lower(): word for word in known}
+    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    return f"; nearest: {lower[found[0]]}" if found else ""

@@ -1,0 +1,129 @@
+"""What values the settings may have: one table, one line of error for each breach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
+
+
+class Rule(NamedTuple):
+    """The type of a setting, its range in words, and the range as a test."""
+
+    types: tuple[type, ...]
+    text: str
+    holds: Callable[[Any], bool] = lambda value: True
+    optional: bool = False
+
+
+_NUMBER = (int, float)
+_COUNT = Rule((int,), "a whole number, 1 or more", lambda value: value >= 1)
+_FROM_ZERO = Rule((int,), "a whole number, 0 or more", lambda value: value >= 0)
+_SHARE = Rule(_NUMBER, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+_SWITCH = Rule((bool,), "True or False")
+_SECONDS = Rule(_NUMBER, "a number of seconds above 0, or null", lambda value: value > 0, optional=True)
+
+
+def _one_of(*words: str) -> Rule:
+    return Rule((str,), f"one of {', '.join(words)}", lambda value: value in words)
+
+
+# for every model
+RULES = {
+    "seed": _FROM_ZERO,
+    "epochs": _FROM_ZERO,
+    "stopping_step": _FROM_ZERO,
+    "eval_step": _FROM_ZERO,
+    "worker": _FROM_ZERO,
+    "train_batch_size": _COUNT,
+    "eval_batch_size": _COUNT,
+    "MAX_ITEM_LIST_LENGTH": _COUNT,
+    "learning_rate": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
+    "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
+    "train_mode": _one_of("sequence", "prefix"),
+    "use_gpu": _SWITCH,
+    "show_progress": _SWITCH,
+    "reproducibility": _SWITCH,
+    "shuffle": _SWITCH,
+    "hidden_size": _COUNT,
+    "n_heads": _COUNT,
+}
+# for LSTI beside them
+LSTI_RULES = {
+    "n_layers": _COUNT,
+    "inner_size": _COUNT,
+    "short_window": _COUNT,
+    "train_batch_tokens": _COUNT,
+    "min_context": _FROM_ZERO,
+    "hidden_dropout_prob": _SHARE,
+    "attn_dropout_prob": _SHARE,
+    "initializer_range": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
+    "short_seconds": _SECONDS,
+    "session_gap": _SECONDS,
+    "fusion": _one_of(*FUSIONS),
+    "loss_type": _one_of("CE", "BPR"),
+    "time_bias": _SWITCH,
+    "repeat_term": _SWITCH,
+    "long_excludes_short": _SWITCH,
+    "pad_to_longest": _SWITCH,
+}
+
+
+def check_values(final: Mapping[str, Any], model: str, dataset: str) -> None:
+    """Check the resolved settings of a run.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a value out of its range, or two that contradict each other.
+        FileNotFoundError: the data set's folder is missing.
+    """
+    for key, rule in {**RULES, **(LSTI_RULES if model == "LSTI" else {})}.items():
+        if key in final:
+            _check(key, final[key], rule)
+    if "n_heads" in final and final.get("hidden_size", 0) % final["n_heads"]:
+        raise ValueError(f"hidden_size ({final['hidden_size']}) must be divisible by n_heads ({final['n_heads']})")
+    if model == "LSTI" and final["long_excludes_short"] and final["fusion"] == "long":
+        raise ValueError("long_excludes_short (True) must be False where fusion is long: there is no short branch")
+    if model != "LSTI" and final["train_mode"] == "sequence":
+        raise ValueError(f"train_mode (sequence) must be prefix for {model}: RecBole trains it from one target a row")
+    if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
+        raise ValueError("train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already")
+    _check_metrics(final)
+    _check_folder(final["data_path"], dataset)
+
+
+def _check(key: str, value: Any, rule: Rule) -> None:
+    if value is None and rule.optional:
+        return
+    right = isinstance(value, rule.types) and (bool in rule.types or not isinstance(value, bool))
+    if not right or not rule.holds(value):
+        raise (ValueError if right else TypeError)(f"{key} ({value}) must be {rule.text}")
+
+
+def _check_metrics(final: Mapping[str, Any]) -> None:
+    from recbole.evaluator import metric_types
+
+    metrics = [final["metrics"]] if isinstance(final["metrics"], str) else list(final["metrics"])
+    cutoffs = [final["topk"]] if isinstance(final["topk"], int) else final["topk"]
+    if not isinstance(cutoffs, (list, tuple)) or not all(isinstance(k, int) and k >= 1 for k in cutoffs):
+        raise ValueError(f"topk ({final['topk']}) must be a whole number, 1 or more, or a list of them")
+    for metric in metrics:
+        if metric.lower() not in metric_types:
+            raise ValueError(f"metrics ({metric}) must be of RecBole's: {', '.join(sorted(metric_types))}")
+    name, _, k = str(final["valid_metric"]).partition("@")
+    by_value = name.lower() in ("mae", "rmse", "auc", "logloss", "gauc")
+    if name.lower() not in [metric.lower() for metric in metrics] or (not by_value and k not in map(str, cutoffs)):
+        raise ValueError(f"valid_metric ({final['valid_metric']}) must be one of metrics {metrics} @ one of topk {cutoffs}")
+
+
+def _check_folder(data_path: str, dataset: str) -> None:
+    folder = Path(data_path) / dataset
+    if dataset == "ml-100k" or folder.is_dir():  # RecBole takes ml-100k from its own package
+        return
+    there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
+    raise FileNotFoundError(
+        f"dataset ({dataset}) must be a folder in data_path ({data_path}) that holds {dataset}.inter; "
+        f"there: {', '.join(there) or 'nothing'}; ml-100k needs none"
+    )

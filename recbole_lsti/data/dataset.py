@@ -1,0 +1,117 @@
+"""RecBole's SequentialDataset without the copies: exact time order, histories gathered when a batch asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data import dataset as recbole_dataset
+from recbole.data.dataset import SequentialDataset
+
+from recbole_lsti.data.events import Events, HistoryRows
+
+
+# where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
+TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
+
+
+class LSTIDataset(SequentialDataset):
+    """A SequentialDataset whose rows point into one time-ordered table of events.
+
+    It yields the rows that RecBole's SequentialDataset yields, in both train modes, for every split, and differs in
+    two ways: events are ordered by the time as it stands in the file, not by its float32 rounding, and list fields
+    are gathered when they are read. `dataset.inter_feat[item_list_field]`, `item_list_length_field` and
+    `inter_matrix()` answer as RecBole's do.
+
+    Raises:
+        ValueError: if no time field is loaded, or `train_mode: sequence` meets `benchmark_filename`.
+    """
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        super()._load_data(token, dataset_path)
+        for name in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
+            if self.config[name] not in self.inter_feat:
+                raise ValueError(
+                    f"{name} ({self.config[name]}) must be a column of {token}.inter that load_col loads; "
+                    f"loaded: {', '.join(self.inter_feat.columns)}"
+                )
+
+    def _normalize(self) -> None:
+        # the last moment at which time is what the file says: normalisation and float32 come after
+        self.event_time = self.inter_feat[self.time_field].to_numpy(dtype=np.float64, copy=True)
+        super()._normalize()
+
+    def data_augmentation(self) -> None:
+        """Order the events and point one row at every event that has a history."""
+        self._aug_presets()
+        columns = dict(self.inter_feat.interaction)
+        if any(self.config[key] for key in TIME_KEYS):
+            columns[f"exact_{self.time_field}"] = torch.from_numpy(self.event_time)
+        events = Events.ordered(
+            columns,
+            self.event_time,
+            uid_field=self.uid_field,
+            time_field=self.time_field,
+            length_field=self.item_list_length_field,
+            list_suffix=self.config["LIST_SUFFIX"],
+        )
+        targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
+        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, bool(self.config["pad_to_longest"]))
+
+    def __getitem__(self, index: Any, join: bool = True) -> Any:
+        rows = self.inter_feat[index]
+        if isinstance(rows, HistoryRows):
+            rows = rows.gather()
+        return self.join(rows) if join else rows
+
+    def seen(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the whole histories of the rows start..stop as (row from 0, item id) pairs, two (S,) int64 tensors.
+
+        Not cut to MAX_ITEM_LIST_LENGTH, unless the rows come from `benchmark_filename` and hold no more.
+        """
+        rows = self.inter_feat
+        if isinstance(rows, HistoryRows):
+            return rows.histories(start, stop, self.iid_field)
+        items = rows[self.item_id_list_field][start:stop]
+        row, step = items.nonzero(as_tuple=True)
+        return row, items[row, step]
+
+
+class LSTIKGSeqDataset(LSTIDataset, recbole_dataset.KGSeqDataset):
+    """The same for RecBole's sequential models with a knowledge graph (GRU4RecKG, KSR)."""
+
+
+class LSTIDIENDataset(LSTIDataset, recbole_dataset.DIENDataset):
+    """The same for DIEN, whose rows also show one sampled negative item for each item of the history."""
+
+    def data_augmentation(self) -> None:
+        """Order the events, the sampled negatives among them as one more column, and point rows at them."""
+        negative = self.neg_item_list_field.removesuffix(self.config["LIST_SUFFIX"])
+        self.inter_feat.interaction[negative] = self.neg_item_list
+        self.copy_field_property(negative, self.iid_field)
+        super().data_augmentation()
+        self.inter_feat.interaction.dropped.add(negative)  # RecBole shows the list alone
+
+
+def dataset_class(config: Any) -> type[LSTIDataset]:
+    """The data set class for a sequential model: ours, joined with what RecBole's own class for it adds."""
+    own = getattr(recbole_dataset, f"{config['model']}Dataset", None)
+    if own is not None and issubclass(own, LSTIDataset):
+        return own
+    if own is not None and issubclass(own, recbole_dataset.KGSeqDataset):
+        return LSTIKGSeqDataset
+    if own is not None and issubclass(own, recbole_dataset.DIENDataset):
+        return LSTIDIENDataset
+    return LSTIDataset
+
+
+def create_dataset(config: Any) -> LSTIDataset:
+    """Read, filter and order the data set that the config names.
+
+    Args:
+        config: LSTIConfig, or RecBole's Config of a sequential model.
+    Returns:
+        LSTIDataset: to be handed to RecBole's `data_preparation`, which splits it.
+    """
+    return dataset_class(config)(config)

@@ -1,0 +1,182 @@
+"""All events in time order, held once, and rows that gather their history from them when asked.
+
+RecBole's SequentialDataset copies every prefix of every field into a padded table. Here a row is one number, the
+position of its target in the time-ordered events; what it shows of the history is gathered for the rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Events:
+    """The interactions of a data set, ordered by user and exact time; ties keep their order in the file.
+
+    Attributes:
+        columns: field -> (E, ...) tensor, E events.
+        first: (E,) int64, position of the first event of the event's user.
+        time: (E,) float64 seconds as they stand in the file, before any normalisation or float32.
+        uid_field, time_field, length_field, list_suffix: RecBole's names.
+    """
+
+    columns: dict[str, Tensor]
+    first: np.ndarray
+    time: np.ndarray
+    uid_field: str
+    time_field: str
+    length_field: str
+    list_suffix: str
+
+    @classmethod
+    def ordered(cls, columns: dict[str, Tensor], time: np.ndarray, uid_field: str, **names: str) -> Events:
+        """Sort unordered columns by user and exact time, stably."""
+        user = columns[uid_field].numpy()
+        order = np.lexsort((time, user))  # stable: ties keep file order
+        user, time = user[order], time[order]
+        index = torch.from_numpy(order)
+        begins = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, np.int64)
+        first = np.repeat(begins, np.diff(np.r_[begins, len(user)]))
+        return cls({k: v[index] for k, v in columns.items()}, first, time, uid_field=uid_field, **names)
+
+    def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
+        """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
+
+        Args:
+            field (str): a column.
+            begin, end (ndarray): (R,) int64 positions.
+            width (int): columns of the result; no window is longer.
+        Returns:
+            Tensor: (R, width, ...).
+        """
+        index = begin[:, None] + np.arange(width)
+        inside = index < end[:, None]
+        values = self.columns[field][torch.from_numpy(np.where(inside, index, 0))]
+        outside = torch.from_numpy(~inside)
+        values[outside] = 0
+        return values
+
+
+class HistoryRows(Interaction):
+    """Rows of (history, target) that look like RecBole's augmented Interaction and are gathered field by field.
+
+    Args:
+        events (Events): what the rows point into.
+        targets (ndarray): (R,) int64, each row's target event; its history is the events of its user before it.
+        max_length (int): the history shows at most its last `max_length` events.
+        pad_to_longest (bool): list fields are as wide as the longest history asked for, not `max_length` wide.
+    """
+
+    def __init__(self, events: Events, targets: np.ndarray, max_length: int, pad_to_longest: bool) -> None:
+        self.events, self.targets = events, targets
+        self.max_length, self.pad_to_longest = max_length, pad_to_longest
+        self.interaction = _Fields(self)
+
+    @property
+    def length(self) -> int:
+        """Number of rows; RecBole reads it as an attribute."""
+        return len(self.targets)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """(R,) int64, first event that each row's history shows."""
+        return np.maximum(self.events.first[self.targets], self.targets - self.max_length)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A field by name, or rows by int, slice, list, ndarray or tensor (numbers or a bool mask)."""
+        if isinstance(index, str):
+            return self.interaction[index]
+        if isinstance(index, Tensor):
+            index = index.numpy()
+        if isinstance(index, (int, np.integer)) or (isinstance(index, np.ndarray) and index.ndim == 0):
+            row = self[[int(index)]].gather()
+            return Interaction({field: row[field][0] for field in row})
+        if isinstance(index, Sequence):  # an empty list must select no rows, not be read as floats
+            index = np.asarray(index, dtype=bool if len(index) and isinstance(index[0], bool) else np.int64)
+        rows = HistoryRows(self.events, self.targets[index], self.max_length, self.pad_to_longest)
+        rows.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
+        rows.interaction.dropped = set(self.interaction.dropped)
+        return rows
+
+    def gather(self) -> Interaction:
+        """Return the rows as a plain Interaction, every field gathered."""
+        return Interaction({field: self.interaction[field] for field in self.interaction})
+
+    def histories(self, start: int, stop: int, field: str) -> tuple[Tensor, Tensor]:
+        """Return the uncut histories of the rows start..stop as (row from 0, value) pairs, two (S,) tensors."""
+        targets = self.targets[start:stop]
+        first = self.events.first[targets]
+        lengths = targets - first
+        row = np.repeat(np.arange(len(targets)), lengths)
+        event = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row]
+        return torch.from_numpy(row), self.events.columns[field][torch.from_numpy(event)]
+
+    def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
+        """Sort the rows in place, stably; by the time field means by exact time, not by its float32 view."""
+        fields = [by] if isinstance(by, str) else list(by)
+        directions = [ascending] * len(fields) if isinstance(ascending, bool) else list(ascending)
+        for field, up in reversed(list(zip(fields, directions, strict=True))):
+            exact = field == self.events.time_field
+            key = self.events.time[self.targets] if exact else self.interaction[field].numpy()
+            order = np.argsort(key, kind="stable")
+            self._reindex(order if up else order[::-1])
+
+    def _reindex(self, index: Any) -> None:
+        index = index.numpy() if isinstance(index, Tensor) else np.ascontiguousarray(index)
+        self.targets = self.targets[index]
+        self.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
+
+
+class _Fields(MutableMapping):
+    """The fields of HistoryRows as the dict that RecBole reads: gathered on reading, overridden on writing."""
+
+    def __init__(self, rows: HistoryRows) -> None:
+        self.rows = rows
+        self.own: dict[str, Tensor] = {}  # fields set by others, one value a row
+        self.dropped: set[str] = set()
+
+    def __getitem__(self, field: str) -> Tensor:
+        if field in self.own:
+            return self.own[field]
+        rows, events = self.rows, self.rows.events
+        if field not in self.dropped:
+            if field in events.columns:
+                return events.columns[field][torch.from_numpy(rows.targets)]
+            begins = rows.begins
+            if field == events.length_field:
+                return torch.from_numpy(rows.targets - begins)
+            base = field.removesuffix(events.list_suffix)
+            if field != base and base in events.columns:
+                longest = int((rows.targets - begins).max(initial=1))
+                width = longest if rows.pad_to_longest else rows.max_length
+                return events.window(base, begins, rows.targets, width)
+        raise KeyError(field)
+
+    def __setitem__(self, field: str, value: Tensor) -> None:
+        self.own[field] = value
+        self.dropped.discard(field)
+
+    def __delitem__(self, field: str) -> None:
+        if field not in self:
+            raise KeyError(field)
+        self.own.pop(field, None)
+        self.dropped.add(field)
+
+    def __iter__(self) -> Iterator[str]:
+        events = self.rows.events
+        lists = [field + events.list_suffix for field in events.columns if field != events.uid_field]
+        names = dict.fromkeys([*events.columns, events.length_field, *lists, *self.own])
+        return (field for field in names if field not in self.dropped)
+
+    def __contains__(self, field: object) -> bool:
+        return any(field == name for name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,209 @@
+"""Batches for training from every position of a sequence, and for ranking histories of like length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.interaction import Interaction
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from recbole_lsti.data.dataset import LSTIDataset
+
+
+class TrainSequences(TorchDataset):
+    """The training part of a data set as windows of whole sequences, with a target behind every step.
+
+    A history longer than MAX_ITEM_LIST_LENGTH is cut into windows that overlap by `min_context` steps; the overlap
+    carries no targets, so every target is trained once and sees at least `min_context` steps, or all there are.
+
+    Attributes of the wrapped LSTIDataset (`num`, `item_counter`, ...) are found here too: RecBole reads them.
+    """
+
+    def __init__(self, dataset: LSTIDataset, min_context: int) -> None:
+        self.wrapped = dataset
+        rows = dataset.inter_feat
+        self.events = rows.events
+        self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
+        self.is_target = np.zeros(len(self.events.first), dtype=bool)
+        self.is_target[rows.targets] = True
+        targets = np.sort(rows.targets)
+        first = self.events.first[targets]
+        ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
+        length = dataset.max_item_list_len
+        self.begin, self.end, self.counted_from = _windows(first[ends], targets[ends], length, min(min_context, length - 1))
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["wrapped"], name)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(windows,) int64, steps of each window."""
+        return self.end - self.begin
+
+    def __getitem__(self, windows: np.ndarray) -> Interaction:
+        """Return a batch: RecBole's list fields, (B, L), and the target behind each step, 0 where there is none."""
+        begin, end = self.begin[windows], self.end[windows]
+        width = int((end - begin).max())
+        events = self.events
+        batch = {
+            events.uid_field: events.columns[events.uid_field][torch.from_numpy(begin)],
+            events.length_field: torch.from_numpy(end - begin),
+        }
+        for field in events.columns:
+            if field != events.uid_field:
+                batch[field + events.list_suffix] = events.window(field, begin, end, width)
+        behind = begin[:, None] + 1 + np.arange(width)
+        counted = (behind <= end[:, None]) & (behind >= self.counted_from[windows][:, None])
+        behind = np.where(counted, behind, 0)
+        counted &= self.is_target[behind]
+        target = events.columns[self.wrapped.iid_field][torch.from_numpy(behind)]
+        batch[self.target_field] = target.masked_fill_(torch.from_numpy(~counted), 0)
+        return self.wrapped.join(Interaction(batch))
+
+
+def _windows(first: np.ndarray, last: np.ndarray, length: int, overlap: int) -> tuple[np.ndarray, ...]:
+    """Cut each user's inputs [first, last) into windows of at most `length` steps.
+
+    Returns:
+        tuple: begin and end of the inputs of each window, and the first event that counts as a target in it.
+    """
+    stride = length - overlap
+    n_windows = 1 + np.maximum(0, -(-(last - first - length) // stride))
+    user = np.repeat(np.arange(len(first)), n_windows)
+    nth = np.arange(len(user)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    begin = first[user] + nth * stride
+    end = np.minimum(begin + length, last[user])
+    return begin, end, begin + 1 + np.where(nth > 0, overlap, 0)
+
+
+class TokenBatches(Sampler):
+    """Batches of windows of like length, each of at most `batch_tokens` steps, padding included.
+
+    Args:
+        lengths (ndarray): steps of each window.
+        batch_tokens (int): rows times longest row of a batch; a single longer window is a batch of its own.
+        shuffle (bool): draw other batches, in another order, for each epoch.
+        seed (int): the draw depends on it and on the epoch alone.
+        rank, world_size (int): the share of the batches this process takes; every process takes as many.
+    """
+
+    def __init__(
+        self, lengths: np.ndarray, batch_tokens: int, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.lengths, self.batch_tokens, self.shuffle, self.seed = lengths, batch_tokens, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._drawn: tuple[int, list[np.ndarray]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches are drawn."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self._batches())
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[np.ndarray]:
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            self._drawn = (self.epoch, self._draw())
+        return self._drawn[1]
+
+    def _draw(self) -> list[np.ndarray]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        # equal lengths fall in another order each epoch, and lengths within an eighth of each other mix
+        jitter = random.uniform(1.0, 1.125, len(self.lengths)) if self.shuffle else 1.0
+        order = np.argsort(-self.lengths * jitter, kind="stable")
+        batches, start = [], 0
+        while start < len(order):
+            size = max(1, self.batch_tokens // int(self.lengths[order[start]]))
+            longest = int(self.lengths[order[start : start + size]].max())
+            size = max(1, min(size, self.batch_tokens // longest))
+            batches.append(order[start : start + size])
+            start += size
+        if self.shuffle:
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        share = -(-len(batches) // self.world_size)  # the last ones are given out twice where they do not divide
+        return [batches[(self.rank + i * self.world_size) % len(batches)] for i in range(share)]
+
+
+class SequenceTrainDataLoader(DataLoader):
+    """RecBole's training loader for `train_mode: sequence`: whole sequences, batched by `train_batch_tokens`.
+
+    Args:
+        config: the resolved config.
+        dataset (LSTIDataset): the training part, as `build()` splits it.
+        sampler: RecBole's training sampler, or None where the loss needs no negatives.
+        shuffle (bool): draw the batches anew for each epoch.
+    """
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        sequences = TrainSequences(dataset, config["min_context"])
+        self.config, self._dataset, self._sampler, self.shuffle = config, dataset, sampler, shuffle
+        self.negative_field = config["NEG_PREFIX"] + sequences.target_field
+        single = config["single_spec"]
+        batches = TokenBatches(
+            sequences.lengths,
+            config["train_batch_tokens"],
+            shuffle,
+            config["seed"],
+            0 if single else torch.distributed.get_rank(),
+            1 if single else torch.distributed.get_world_size(),
+        )
+        super().__init__(sequences, sampler=batches, batch_size=None, num_workers=config["worker"])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next."""
+        self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for batch in super().__iter__():
+            yield batch if self._sampler is None else self._with_negatives(batch)
+
+    def _with_negatives(self, batch: Interaction) -> Interaction:
+        target = batch[self.dataset.target_field]
+        row, step = target.nonzero(as_tuple=True)
+        user = batch[self._dataset.uid_field][row]
+        negative = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), 1)
+        batch[self.negative_field] = torch.zeros_like(target).index_put_((row, step), negative)
+        return batch
+
+
+class LengthSortedEvalDataLoader(FullSortEvalDataLoader):
+    """RecBole's full-ranking loader over histories sorted by length, so that a batch computes little padding."""
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        dataset.sort(by=dataset.item_list_length_field)
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+
+
+def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:
+    """What builds the loader for a phase ("train", "valid", "test") where ours differs from RecBole's, else None."""
+    if phase == "train":
+        return SequenceTrainDataLoader if config["train_mode"] == "sequence" else None
+    full = config["eval_args"]["mode"][phase] == "full"
+    sorted_rows = full and config["pad_to_longest"] and config["benchmark_filename"] is None
+    loader = LengthSortedEvalDataLoader if sorted_rows else FullSortEvalDataLoader if full else NegSampleEvalDataLoader
+    return loader if config["single_spec"] else partial(_whole, loader)
+
+
+def _whole(loader: type, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> Any:
+    """Build a loader that shows every row to every process of a distributed run.
+
+    RecBole deals the rows out, repeats some to make the shares even, and averages the shares' rounded metrics; ranking
+    every user in every process gives the metrics of one process, exactly.
+    """
+    alone = copy.copy(config)
+    alone.final_config_dict = {**config.final_config_dict, "single_spec": True}
+    return loader(alone, dataset, sampler, shuffle=shuffle)

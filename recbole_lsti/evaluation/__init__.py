@@ -1,0 +1,1 @@
+"""Ranking and metrics: RecBole's metrics on both rankings."""

@@ -1,0 +1,1 @@
+"""The networks: LSTI and what it is trained with."""

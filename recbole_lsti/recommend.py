@@ -1,0 +1,145 @@
+"""From a checkpoint: a user's long-term interests alone, the short-term ones alone, and the fused recommendations."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_lsti.runner import Loaded, load
+
+LISTS = ("long", "short", "fused")
+
+
+class Recommendations(NamedTuple):
+    """What `recommend_from` finds: the ranked lists, each user's mean gate, and history items nobody knows.
+
+    Attributes:
+        table: columns `user`, `list` (long, short or fused), `rank` from 1, `item` (raw id), `score`.
+        gate: user -> mean share of the long branch, 0..1; None where the fusion has no gate.
+        skipped: user -> items of a given history that the checkpoint does not know.
+    """
+
+    table: pd.DataFrame
+    gate: dict[Hashable, float | None]
+    skipped: dict[Hashable, list[str]]
+
+
+def recommend(
+    checkpoint: str | Path,
+    users: Iterable[str] | None = None,
+    histories: Iterable[Sequence[str]] | None = None,
+    k: int = 10,
+) -> pd.DataFrame:
+    """Return the items that a trained LSTI ranks first: by the long branch, by the short one, and by both.
+
+    Args:
+        checkpoint: checkpoint.pth of a run folder.
+        users: raw ids of users of the data set; their whole history is read.
+        histories: histories of anyone, each a sequence of raw item ids, oldest first; their user is named by its
+            number from 0. Unknown items are skipped and reported in `attrs["skipped"]` of the result.
+        k (int): length of the lists.
+
+    Returns:
+        DataFrame: `user`, `list`, `rank`, `item`, `score`; `attrs["gate"]` holds each user's mean gate. The score of
+        `fused` is what the model ranks by. `long` and `short` keep one branch's part of it, with the same popularity
+        and repeat terms; a branch that the fusion leaves out has no list.
+    Raises:
+        ValueError: unknown users, a history without a known item, k out of range, or a model other than LSTI.
+    """
+    found = recommend_from(load(checkpoint), users, histories, k)
+    found.table.attrs.update(gate=found.gate, skipped=found.skipped)
+    return found.table
+
+
+def recommend_from(
+    loaded: Loaded,
+    users: Iterable[str] | None = None,
+    histories: Iterable[Sequence[str]] | None = None,
+    k: int = 10,
+) -> Recommendations:
+    """Do what `recommend` does with a checkpoint that is loaded already. Arguments as there."""
+    model, dataset = loaded.model, loaded.dataset
+    if not hasattr(model, "score_parts"):
+        raise ValueError(f"checkpoint of {loaded.config['model']} must be of LSTI: it has no long- and short-term part")
+    if not 1 <= k < dataset.item_num:
+        raise ValueError(f"k ({k}) must be 1 to {dataset.item_num - 1}, the number of items")
+    names: list[Hashable] = []
+    item_ids: list[np.ndarray] = []
+    times: list[np.ndarray | None] = []
+    skipped: dict[Hashable, list[str]] = {}
+    for user, events in _known_users(dataset, [str(user) for user in users or []]):
+        names.append(user)
+        item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
+        times.append(dataset.inter_feat.events.time[events])
+    for number, history in enumerate(histories or []):
+        known, unknown = _known_items(dataset, number, [str(item) for item in history])
+        names.append(number)
+        item_ids.append(known)
+        times.append(None)
+        if unknown:
+            skipped[number] = unknown
+    if not names:
+        raise ValueError("users or histories must be given")
+    rows = [_ranked(loaded, name, ids, time, k) for name, ids, time in zip(names, item_ids, times, strict=True)]
+    table = pd.concat([frame for frame, _ in rows], ignore_index=True)
+    return Recommendations(table, {name: gate for name, (_, gate) in zip(names, rows, strict=True)}, skipped)
+
+
+def _known_users(dataset: Any, users: list[str]) -> list[tuple[str, slice]]:
+    """Each user with the events of its whole history."""
+    known = dataset.field2token_id[dataset.uid_field]
+    unknown = [user for user in users if user not in known or user == "[PAD]"]
+    if unknown:
+        raise ValueError(f"users ({', '.join(unknown)}) must be users of {dataset.dataset_name}")
+    events = dataset.inter_feat.events
+    ids = events.columns[dataset.uid_field].numpy()  # sorted
+    wanted = np.array([known[user] for user in users], dtype=np.int64)
+    begin, end = np.searchsorted(ids, wanted), np.searchsorted(ids, wanted, side="right")
+    return [(user, slice(int(b), int(e))) for user, b, e in zip(users, begin, end, strict=True)]
+
+
+def _known_items(dataset: Any, number: int, tokens: list[str]) -> tuple[np.ndarray, list[str]]:
+    """The ids of a history's known items, and the unknown ones."""
+    known = dataset.field2token_id[dataset.iid_field]
+    unknown = [token for token in tokens if token not in known or token == "[PAD]"]
+    ids = [known[token] for token in tokens if token not in unknown]
+    if not ids:
+        what = f"none of {', '.join(tokens)} is" if tokens else "it is empty"
+        raise ValueError(f"history {number} must hold items of {dataset.dataset_name}: {what}")
+    return np.array(ids, dtype=np.int64), unknown
+
+
+@torch.no_grad()
+def _ranked(
+    loaded: Loaded, name: Hashable, ids: np.ndarray, time: np.ndarray | None, k: int
+) -> tuple[pd.DataFrame, float | None]:
+    config, model, dataset = loaded.config, loaded.model, loaded.dataset
+    ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
+    if time is None and model.short_branch is not None and model.short_branch.needs_time:
+        raise ValueError(f"history {name} must come with times: short_seconds, session_gap or time_bias is set")
+    batch = {model.ITEM_SEQ: torch.from_numpy(ids)[None], model.ITEM_SEQ_LEN: torch.tensor([len(ids)])}
+    if time is not None:
+        batch[model.time_field] = torch.from_numpy(time[-len(ids) :])[None]
+    scores, interests = model.score_parts(Interaction(batch).to(config["device"]))
+    by_list: dict[str, Tensor] = {"fused": scores.total}
+    for part in ("long", "short"):
+        if getattr(interests, part) is not None:
+            by_list[part] = getattr(scores, part) + scores.popularity + scores.repeat
+    frames = []
+    for each in (each for each in LISTS if each in by_list):
+        score = by_list[each][0].cpu()
+        score[0] = -torch.inf  # the padding item
+        top = score.topk(k)
+        items = dataset.id2token(dataset.iid_field, top.indices.numpy())
+        frames.append(
+            pd.DataFrame({"user": name, "list": each, "rank": range(1, k + 1), "item": items, "score": top.values.numpy()})
+        )
+    gate = None if interests.gate is None else float(interests.gate.mean())
+    return pd.concat(frames, ignore_index=True), gate

@@ -1,0 +1,238 @@
+"""run() and load(): the whole flow for any sequential model, from settings to metrics, and back from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+import yaml
+from recbole.data import data_preparation
+from recbole.utils import init_seed
+
+from recbole_lsti import checkpoint
+from recbole_lsti.compat import tensorboard_folder
+from recbole_lsti.config import LSTIConfig, plain_config
+from recbole_lsti.data import LSTIDataset, create_dataset
+from recbole_lsti.trainer import PortableTrainer, trainer_class
+
+
+class Loaded(NamedTuple):
+    """What a checkpoint brings back, in the order of RecBole's `load_data_and_model`."""
+
+    config: LSTIConfig
+    model: Any
+    dataset: LSTIDataset
+    train_data: Any
+    valid_data: Any
+    test_data: Any
+
+
+def run(
+    model: str | type | None = "LSTI",
+    dataset: str | None = "ml-100k",
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
+    """Train a sequential model, keep its best epoch by validation, test it once.
+
+    Args:
+        model (str | type | None): LSTI, a sequential model of RecBole, or a class.
+        dataset (str | None): a folder of atomic files in `data_path`; ml-100k comes with RecBole.
+        config_file_list (list[str] | None): YAML files of settings.
+        config_dict (dict | None): settings that win over the files.
+        saved (bool): write a run folder; False writes nothing and keeps the best weights in memory until the test.
+
+    Returns:
+        dict: RecBole's `best_valid_score`, `valid_score_bigger`, `best_valid_result`, `test_result` (metrics 0..1),
+        and `test_result_unseen` (the user's own items masked; None where the test is not ranked in full), `run_dir`
+        and `checkpoint_file` (None where not saved), `train_seconds`, `epochs_run`, `best_epoch` (from 1),
+        `n_parameters`, `peak_rss_mib`. Plain data; metrics.json in the run folder holds the same.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: settings or data that cannot work; see LSTIConfig and LSTIDataset.
+    """
+    config = LSTIConfig(model, dataset, config_file_list, config_dict)
+    first = config["single_spec"] or torch.distributed.get_rank() == 0
+    run_dir = _make_run_dir(config) if saved and first else None
+    with _log_to(run_dir, config["state"]):
+        result = _train_and_test(config, run_dir, saved)
+        if run_dir is not None:
+            (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if not config["single_spec"]:
+        torch.distributed.destroy_process_group()
+    return result
+
+
+def run_processes(
+    nproc: int,
+    *,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str = "5678",
+    group_offset: int = 0,
+    **arguments: Any,
+) -> dict[str, Any] | None:
+    """Do `run(**arguments)` on several processes that share each step's batches (torch.distributed).
+
+    Args:
+        nproc (int): processes on this machine.
+        world_size (int): processes on all machines; -1: those of this machine.
+        ip, port (str): where the first machine waits for the others.
+        group_offset (int): number of the first process of this machine.
+    Returns:
+        dict | None: what `run` returns; None on a machine that does not hold process 0.
+    """
+    import torch.multiprocessing as mp
+
+    world = {"nproc": nproc, "world_size": nproc if world_size <= 0 else world_size, "ip": ip, "port": port}
+    queue = mp.get_context("spawn").SimpleQueue()
+    mp.spawn(_run_rank, args=({**world, "offset": group_offset}, arguments, queue), nprocs=nproc, join=True)
+    return None if queue.empty() else queue.get()
+
+
+def _run_rank(rank: int, world: dict[str, Any], arguments: dict[str, Any], queue: Any) -> None:
+    settings = {**(arguments.get("config_dict") or {}), **world, "local_rank": rank}
+    result = run(**{**arguments, "config_dict": settings})
+    if rank + world["offset"] == 0:
+        queue.put(result)
+
+
+def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
+    """Bring back a trained model, its settings and its data from a checkpoint of `run`.
+
+    Args:
+        checkpoint_file: checkpoint.pth of a run folder.
+        model (type | None): the class, where it is neither LSTI nor one of RecBole's.
+    Returns:
+        Loaded: (config, model, dataset, train_data, valid_data, test_data); the model is in evaluation mode.
+    Raises:
+        FileNotFoundError: no such checkpoint, or its data set is gone.
+        ValueError: not a checkpoint of this package, or the data set's users or items have changed since.
+    """
+    content = checkpoint.read(checkpoint_file)
+    settings = {**content["config"], "force_unknown_keys": True}
+    config = LSTIConfig(model or settings["model"], settings["dataset"], config_dict=settings)
+    dataset, loaders, network = _build(config)
+    for field, tokens in checkpoint.token_maps(dataset).items():
+        if tokens != content["tokens"][field]:
+            raise ValueError(
+                f"dataset {config['dataset']} ({len(tokens) - 1} different {field}) must be the one the checkpoint was "
+                f"trained on ({len(content['tokens'][field]) - 1} different {field}, ids in the same order)"
+            )
+    network.load_state_dict(content["state_dict"])
+    network.load_other_parameter(content["other_parameter"])
+    return Loaded(config, network.eval(), dataset, *loaders)
+
+
+def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> dict[str, Any]:
+    logger = logging.getLogger()
+    logger.info(config)
+    dataset, (train_data, valid_data, test_data), network = _build(config)
+    logger.info(dataset)
+    logger.info(network)
+    trainer = _make_trainer(config, network, run_dir)
+    started = time.perf_counter()
+    best_valid_score, best_valid_result = trainer.fit(
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+    )
+    train_seconds = time.perf_counter() - started
+    rankings = trainer.evaluate_rankings(test_data)
+    test_result = trainer.evaluate(test_data, load_best_model=rankings is None) if rankings is None else rankings.raw
+    result = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "best_valid_score": best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_valid_result,
+        "test_result": test_result,
+        "test_result_unseen": rankings and rankings.unseen,
+        "run_dir": run_dir and str(run_dir),
+        "checkpoint_file": str(trainer.saved_model_file) if run_dir else None,
+        "train_seconds": round(train_seconds, 2),
+        "epochs_run": len(trainer.curve),
+        "best_epoch": trainer.best_epoch + 1,
+        "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "peak_rss_mib": _peak_rss_mib(),
+    }
+    logger.info(json.dumps(checkpoint.plain(result), indent=2))
+    return checkpoint.plain(result)
+
+
+def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
+    """Data set, loaders and network, seeded as RecBole seeds them."""
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    loaders = data_preparation(config, dataset)
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    network = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    return dataset, loaders, network
+
+
+def _make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
+    with tensorboard_folder(run_dir and run_dir / "tensorboard"):
+        trainer = trainer_class(config)(config, network)
+    if run_dir is not None:
+        trainer.saved_model_file = str(run_dir / "checkpoint.pth")
+        trainer.curve_file = run_dir / "learning_curve.csv"
+    return trainer
+
+
+def _make_run_dir(config: LSTIConfig) -> Path:
+    parent = Path(config["checkpoint_dir"])
+    while True:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run_dir = parent / f"{config['model']}-{config['dataset']}-{stamp}-{secrets.token_hex(3)}"
+        try:
+            run_dir.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    text = yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)
+    (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    return run_dir
+
+
+@contextmanager
+def _log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
+    """Send what is logged to run.log of the run folder, and warnings to the screen, while a run lasts."""
+    logger = logging.getLogger()
+    level = logging.getLevelName((state or "info").upper())
+    handlers: list[logging.Handler] = []
+    if run_dir is not None:
+        handlers.append(logging.FileHandler(run_dir / "run.log", encoding="utf-8"))
+        handlers[0].setLevel(level)
+        handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = logger.level
+    logger.setLevel(level)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        logger.debug("the run ended with an error", exc_info=True)
+        raise
+    finally:
+        logger.setLevel(before)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _peak_rss_mib() -> float:
+    """The process's largest resident memory so far, MiB."""
+    if platform.system() == "Windows":
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

@@ -1,0 +1,238 @@
+"""What every RecBole trainer gains here: portable checkpoints, exact resuming, one progress bar, exact DDP metrics."""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import get_trainer
+from tqdm import tqdm
+
+from recbole_lsti import checkpoint
+from recbole_lsti.config import plain_config
+from recbole_lsti.evaluation.ranking import Rankings, rank
+
+
+class PortableTrainer(Trainer):
+    """A RecBole Trainer that writes portable checkpoints and knows which epoch was best.
+
+    It trains and evaluates as RecBole's does. `saved_model_file` may be set before `fit`; with `saved=False` nothing
+    is written and the best weights are kept in memory, so that `evaluate` still tests the best epoch.
+
+    Attributes:
+        best_epoch (int): the epoch, from 0, whose weights `evaluate` loads; -1 before the first validation.
+        curve (list[dict]): one row an epoch: epoch, train_loss and, where it was validated, valid_score.
+        curve_file (Path | None): where the curve is written after each epoch, as CSV.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        self.best_epoch = -1
+        self.curve: list[dict[str, float]] = []
+        self.curve_file: Path | None = None
+        self._best_state: dict[str, Any] | None = None
+        self._train_data: Any = None
+        self._bar: tqdm | None = None
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Any = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Train as RecBole's Trainer.fit does, with one progress bar for the whole training.
+
+        Returns:
+            tuple: the best validation score and the validation metrics of that epoch.
+        """
+        self._train_data = train_data
+
+        def after_validation(epoch: int, score: float) -> None:
+            self.curve[-1]["valid_score"] = float(score)
+            if self.cur_step == 0:  # RecBole's count of validations since the best one
+                self.best_epoch = epoch
+                if not saved:
+                    self._best_state = copy.deepcopy(self.model.state_dict())
+            self._tell(score)
+            if callback_fn:
+                callback_fn(epoch, score)
+
+        total = (self.epochs - self.start_epoch) * len(train_data)
+        with tqdm(total=total, unit="batch", disable=not show_progress, dynamic_ncols=True, leave=False) as self._bar:
+            result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
+        if self.best_epoch < 0 and self.curve:
+            self.best_epoch = len(self.curve) - 1
+        self._write_curve()
+        return result
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
+        self._write_curve()
+        if hasattr(train_data, "set_epoch"):
+            train_data.set_epoch(epoch_idx)
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch_idx + 1}/{self.epochs}")
+        losses = super()._train_epoch(_Counted(train_data, self._bar), epoch_idx, loss_func, show_progress=False)
+        total = sum(losses) if isinstance(losses, tuple) else losses
+        self.curve.append({"epoch": epoch_idx, "train_loss": float(total) / max(1, len(train_data))})
+        return losses
+
+    def _tell(self, score: float) -> None:
+        if self._bar is not None:
+            best = f"best {self.best_valid_score:.4f} in epoch {self.best_epoch + 1}"
+            self._bar.set_postfix_str(f"loss {self.curve[-1]['train_loss']:.3f} {self.valid_metric} {score:.4f} ({best})")
+
+    def _write_curve(self) -> None:
+        if self.curve_file is not None and self.curve:
+            with open(self.curve_file, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, ["epoch", "train_loss", "valid_score"])
+                writer.writeheader()
+                writer.writerows(self.curve)
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if not self.config["single_spec"] and torch.distributed.get_rank() != 0:
+            return
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        generator = getattr(self._train_data, "generator", None)
+        dataset = self._train_data._dataset
+        checkpoint.write(
+            path,
+            {
+                "config": plain_config(self.config),
+                "epoch": epoch,
+                "cur_step": self.cur_step,
+                "best_valid_score": float(self.best_valid_score),
+                "state_dict": dict(self.model.state_dict()),
+                "other_parameter": self.model.other_parameter(),
+                "optimizer": self.optimizer.state_dict(),
+                "rng": {**checkpoint.rng_state(), "loader": None if generator is None else generator.get_state()},
+                "tokens": checkpoint.token_maps(dataset),
+            },
+        )
+        if verbose:
+            self.logger.info(f"Saved epoch {epoch}: {path}")
+
+    def resume_checkpoint(self, resume_file: str | Path, train_data: Any = None) -> None:
+        """Continue from a checkpoint: weights, optimiser, generators and epoch.
+
+        Args:
+            resume_file: a checkpoint of the same model.
+            train_data: the loader that `fit` will be called with; its generator is set too.
+        Raises:
+            ValueError: if the checkpoint is of another model.
+        """
+        content = checkpoint.read(resume_file, self.device)
+        if content["config"]["model"] != self.config["model"]:
+            raise ValueError(f"checkpoint of {content['config']['model']} must be of {self.config['model']}")
+        self.saved_model_file = str(resume_file)
+        self.start_epoch = content["epoch"] + 1
+        self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
+        self.best_epoch = content["epoch"]
+        self.model.load_state_dict(content["state_dict"])
+        self.model.load_other_parameter(content["other_parameter"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        checkpoint.set_rng_state(content["rng"])
+        generator = getattr(train_data, "generator", None)
+        if generator is not None and content["rng"]["loader"] is not None:
+            generator.set_state(content["rng"]["loader"].cpu())
+
+    # ---- evaluation --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """Evaluate as RecBole does: its metrics, its ranking (seen items compete).
+
+        Returns:
+            OrderedDict: metric -> value, 0..1; None where there is nothing to evaluate.
+        """
+        if eval_data and load_best_model:
+            self.load_best(model_file)
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    @torch.no_grad()
+    def evaluate_rankings(self, eval_data: Any, load_best_model: bool = True) -> Rankings | None:
+        """Evaluate both rankings in one pass: `raw`, RecBole's own, and `unseen`, the user's own items masked.
+
+        Returns:
+            Rankings: one dict of RecBole's metrics each; None without data, or where they are not ranked in full.
+        """
+        if not eval_data or self.config["eval_args"]["mode"]["test"] != "full":
+            return None
+        if load_best_model:
+            self.load_best()
+        self.model.eval()
+        self.tot_item_num = eval_data._dataset.item_num
+        self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
+        batches = (self._full_sort_batch_eval(batch) for batch in eval_data)
+        return rank(self.config, self.eval_collector, batches, eval_data._dataset.seen)
+
+    def load_best(self, model_file: str | Path | None = None) -> None:
+        """Load the best weights: of `model_file`, of memory after `fit(saved=False)`, else of the run's checkpoint."""
+        if model_file is None and self._best_state is not None:
+            self.model.load_state_dict(self._best_state)
+            return
+        content = checkpoint.read(model_file or self.saved_model_file, self.device)
+        self.model.load_state_dict(content["state_dict"])
+        self.model.load_other_parameter(content["other_parameter"])
+
+    def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
+        return result  # every process has ranked every user, see data.loader
+
+
+class LSTITrainer(PortableTrainer):
+    """Trains LSTI: RecBole's loop with a learning rate that falls linearly to a twentieth over the epochs."""
+
+    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float] | None]:
+        """Train; the schedule needs the number of batches, so it is set up here. Arguments as RecBole's."""
+        steps = max(1, self.epochs * len(train_data))
+        done = self.start_epoch * len(train_data)
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - 0.95 * step / steps, done - 1)
+        hook = self.optimizer.register_step_post_hook(lambda *_: schedule.step())
+        try:
+            return super().fit(train_data, *args, **kwargs)
+        finally:
+            hook.remove()
+
+
+class _Counted:
+    """A loader that moves the progress bar; everything else is the loader's own."""
+
+    def __init__(self, loader: Any, bar: tqdm | None) -> None:
+        self._loader, self._bar = loader, bar
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            yield batch
+            if self._bar is not None:
+                self._bar.update()
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+def trainer_class(config: Any) -> type[PortableTrainer]:
+    """The trainer for a model: RecBole's own for it, with what every trainer gains here."""
+    base = get_trainer(config["MODEL_TYPE"], config["model"])
+    if issubclass(base, PortableTrainer):
+        return base
+    return type(base.__name__, (PortableTrainer, base), {})

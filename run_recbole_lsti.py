@@ -1,4 +1,4 @@
-"""Train and test a model, as RecBole's run_recbole.py does: `python run_recbole_lsti.py --model LSTI --dataset ml-100k`."""
+"""Train and test a model with the flags of RecBole's run_recbole.py: `python run_recbole_lsti.py --dataset ml-100k`."""
 
 import sys
 

@@ -21,7 +21,7 @@ RECOMMEND_EXAMPLE = """examples:
   %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --history "50 172 133"
 """
 DOCTOR_EXAMPLE = """example:
-  %(prog)s        one line for each of Python, RecBole, NumPy, pandas, torch, ray, output folder, GPU; exits 1 on a fault
+  %(prog)s        a line each: Python, RecBole, NumPy, pandas, torch, ray, output folder, GPU; exits 1 on a fault
 """
 MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, ImportError)
 
@@ -67,9 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--history", action="append", help="item ids, oldest first, separated by blanks; may be repeated")
     ask.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     ask.set_defaults(run=recommend)
-    check = commands.add_parser(
-        "doctor", help="check the installation", epilog=DOCTOR_EXAMPLE, formatter_class=raw
-    )
+    check = commands.add_parser("doctor", help="check the installation", epilog=DOCTOR_EXAMPLE, formatter_class=raw)
     check.set_defaults(run=doctor)
     return parser
 
@@ -83,7 +81,9 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ip", default="localhost", help="address of the first machine (default: localhost)")
     parser.add_argument("--port", default="5678", help="port of the first machine (default: 5678)")
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (default: --nproc)")
-    parser.add_argument("--group_offset", type=int, default=0, help="number of this machine's first process (default: 0)")
+    parser.add_argument(
+        "--group_offset", type=int, default=0, help="number of this machine's first process (default: 0)"
+    )
 
 
 def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -180,7 +180,9 @@ def recommend(known: argparse.Namespace) -> int:
     found = recommend_from(load(known.checkpoint), users, histories, known.k)
     for user, table in found.table.groupby("user", sort=False):
         gate = found.gate[user]
-        title = f"history {user}" if user in range(len(histories or [])) and not isinstance(user, str) else f"user {user}"
+        title = (
+            f"history {user}" if user in range(len(histories or [])) and not isinstance(user, str) else f"user {user}"
+        )
         print(title + ("" if gate is None else f", mean gate {gate:.2f} long, {1 - gate:.2f} short"))
         if user in found.skipped:
             print(f"skipped, unknown: {', '.join(found.skipped[user])}")

@@ -23,14 +23,13 @@ from recbole_lsti.config_rules import check_values
 
 # what RecBole derives from other keys or sets for one process: no part of what a run can be repeated from
 DERIVED_KEYS = frozenset(
-    ["MODEL_TYPE", "MODEL_INPUT_TYPE", "device", "eval_type", "single_spec", "local_rank", "nproc", "world_size"]
-    + ["offset", "ip", "port", "valid_metric_bigger", "valid_neg_sample_args", "test_neg_sample_args"]
+    "MODEL_TYPE MODEL_INPUT_TYPE device eval_type single_spec local_rank nproc world_size offset ip port "
+    "valid_metric_bigger valid_neg_sample_args test_neg_sample_args".split()
 )
 # what RecBole reads although none of its YAML files names it
 KEYS_IN_NO_YAML = frozenset(
-    ["model", "dataset", "config_files", "encoding", "tail_ratio", "reg_weight", "pretrain_epochs", "save_step"]
-    + ["mask_ratio", "ft_ratio", "eta", "beta", "wandb_project", "train_stage", "numerical_features"]
-    + ["additional_feat_suffix", "discretization", "benchmark_filename", "seq_len", "selected_features"]
+    "model dataset config_files encoding tail_ratio token_num_threshold reg_weight pretrain_epochs save_step "
+    "mask_ratio ft_ratio eta beta wandb_project train_stage".split()
 )
 UNIFORM_NEGATIVE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 
@@ -187,7 +186,7 @@ def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config file ({path}) must exist")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except yaml.YAMLError as error:
         raise ValueError(f"config file ({path}) must be YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
@@ -216,10 +215,16 @@ def sequential_model(name: str) -> type:
 
     try:
         return get_model(name)
-    except (ValueError, AttributeError):
+    except (
+        ValueError,
+        AttributeError,
+        ImportError,
+    ):  # RecBole looks into its optional models, too, and imports lightgbm
         classes = inspect.getmembers(sequential_recommender, inspect.isclass)
         known = sorted({"LSTI", *(key for key, value in classes if getattr(value, "type", 0) is ModelType.SEQUENTIAL)})
-        raise ValueError(f"model ({name}) must be a sequential model of RecBole or LSTI{_nearest(name, known)}") from None
+        raise ValueError(
+            f"model ({name}) must be a sequential model of RecBole or LSTI{_nearest(name, known)}"
+        ) from None
 
 
 def known_keys(model_class: type) -> set[str]:

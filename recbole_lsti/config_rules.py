@@ -89,7 +89,9 @@ def check_values(final: Mapping[str, Any], model: str, dataset: str) -> None:
     if model != "LSTI" and final["train_mode"] == "sequence":
         raise ValueError(f"train_mode (sequence) must be prefix for {model}: RecBole trains it from one target a row")
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
-        raise ValueError("train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already")
+        raise ValueError(
+            "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
+        )
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
 
@@ -115,7 +117,9 @@ def _check_metrics(final: Mapping[str, Any]) -> None:
     name, _, k = str(final["valid_metric"]).partition("@")
     by_value = name.lower() in ("mae", "rmse", "auc", "logloss", "gauc")
     if name.lower() not in [metric.lower() for metric in metrics] or (not by_value and k not in map(str, cutoffs)):
-        raise ValueError(f"valid_metric ({final['valid_metric']}) must be one of metrics {metrics} @ one of topk {cutoffs}")
+        raise ValueError(
+            f"valid_metric ({final['valid_metric']}) must be one of metrics {metrics} @ one of topk {cutoffs}"
+        )
 
 
 def _check_folder(data_path: str, dataset: str) -> None:

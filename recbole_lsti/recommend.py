@@ -139,7 +139,9 @@ def _ranked(
         top = score.topk(k)
         items = dataset.id2token(dataset.iid_field, top.indices.numpy())
         frames.append(
-            pd.DataFrame({"user": name, "list": each, "rank": range(1, k + 1), "item": items, "score": top.values.numpy()})
+            pd.DataFrame(
+                {"user": name, "list": each, "rank": range(1, k + 1), "item": items, "score": top.values.numpy()}
+            )
         )
     gate = None if interests.gate is None else float(interests.gate.mean())
     return pd.concat(frames, ignore_index=True), gate

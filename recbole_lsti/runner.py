@@ -94,6 +94,9 @@ def run_processes(
     """
     import torch.multiprocessing as mp
 
+    LSTIConfig(
+        **{key: arguments.get(key) for key in ("model", "dataset", "config_file_list", "config_dict")}
+    )  # mistakes
     world = {"nproc": nproc, "world_size": nproc if world_size <= 0 else world_size, "ip": ip, "port": port}
     queue = mp.get_context("spawn").SimpleQueue()
     mp.spawn(_run_rank, args=({**world, "offset": group_offset}, arguments, queue), nprocs=nproc, join=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,15 @@ class PortableTrainer(Trainer):
             self.curve[-1]["valid_score"] = float(score)
             if self.cur_step == 0:  # RecBole's count of validations since the best one
                 self.best_epoch = epoch
-                if not saved:
+                if not saved or not self.config["single_spec"]:  # the file is process 0's, maybe on another machine
                     self._best_state = copy.deepcopy(self.model.state_dict())
             self._tell(score)
             if callback_fn:
                 callback_fn(epoch, score)
 
         total = (self.epochs - self.start_epoch) * len(train_data)
-        with tqdm(total=total, unit="batch", disable=not show_progress, dynamic_ncols=True, leave=False) as self._bar:
+        pace = 0.2 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
+        with tqdm(total=total, unit="batch", disable=not show_progress, mininterval=pace, leave=False) as self._bar:
             result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
         if self.best_epoch < 0 and self.curve:
             self.best_epoch = len(self.curve) - 1
@@ -87,7 +89,9 @@ class PortableTrainer(Trainer):
     def _tell(self, score: float) -> None:
         if self._bar is not None:
             best = f"best {self.best_valid_score:.4f} in epoch {self.best_epoch + 1}"
-            self._bar.set_postfix_str(f"loss {self.curve[-1]['train_loss']:.3f} {self.valid_metric} {score:.4f} ({best})")
+            self._bar.set_postfix_str(
+                f"loss {self.curve[-1]['train_loss']:.3f} {self.valid_metric} {score:.4f} ({best})"
+            )
 
     def _write_curve(self) -> None:
         if self.curve_file is not None and self.curve:

@@ -217,9 +217,9 @@ def test_missing_values_are_filled(tiny: dict[str, Any]) -> None:
 
     dataset = create_dataset(Config("FM", "tiny", config_dict={**tiny, **CONTEXT, "normalize_all": False}))
     years = dataset.item_feat["year"]
-    assert len(years) == 40
-    assert not years.isna().any()
+    assert len(years) == 41  # the first row is padding
     assert years.min() == 1983  # the mean stands in for the three that are missing
+    assert not years.isna().any()
 
 
 def test_dok_update_builds_the_same_adjacency_matrix() -> None:
@@ -395,7 +395,7 @@ def test_a_first_run_with_a_broken_ray(tmp_path: Path, tiny: dict[str, Any]) -> 
 
 IMPORTED_BEFORE = """
 import json
-import recbole.quick_start, recbole.data, recbole.trainer
+import recbole.quick_start, recbole.data.dataset, recbole.trainer
 from recbole_lsti import compat
 for _ in range(2):
     compat.install()
@@ -429,9 +429,9 @@ def test_after_recbole_was_imported(tmp_path: Path, tiny: dict[str, Any]) -> Non
             pytest.param(model, family, id=model, marks=pytest.mark.slow)
             for family, models in [
                 (GENERAL, ["Pop", "ItemKNN", "NGCF", "GCMC", "SpectralCF", "SGL", "MultiVAE", "LINE", "EASE"]),
-                (CONTEXT, ["DeepFM", "FFM", "xDeepFM", "AutoInt", "WideDeep"]),
+                (CONTEXT, ["DeepFM", "FFM", "AutoInt", "WideDeep"]),
                 (KNOWLEDGE, ["CKE", "CFKG", "KTUP", "MKR", "RippleNet"]),
-                (SEQUENTIAL, ["SASRec", "SASRecF", "BERT4Rec", "NARM", "SRGNN"]),
+                (SEQUENTIAL, ["SASRec", "SASRecF", "NARM"]),
             ]
             for model in models
         ],

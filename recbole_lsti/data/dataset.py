@@ -11,7 +11,6 @@ from recbole.data.dataset import SequentialDataset
 
 from recbole_lsti.data.events import Events, HistoryRows
 
-
 # where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
 TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
 
@@ -27,6 +26,8 @@ class LSTIDataset(SequentialDataset):
     Raises:
         ValueError: if no time field is loaded, or `train_mode: sequence` meets `benchmark_filename`.
     """
+
+    inter_feat: Any  # a DataFrame while RecBole reads and filters, then HistoryRows
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         super()._load_data(token, dataset_path)

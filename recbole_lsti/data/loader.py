@@ -37,7 +37,9 @@ class TrainSequences(TorchDataset):
         first = self.events.first[targets]
         ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
         length = dataset.max_item_list_len
-        self.begin, self.end, self.counted_from = _windows(first[ends], targets[ends], length, min(min_context, length - 1))
+        self.begin, self.end, self.counted_from = _windows(
+            first[ends], targets[ends], length, min(min_context, length - 1)
+        )
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -152,8 +154,9 @@ class SequenceTrainDataLoader(DataLoader):
         sequences = TrainSequences(dataset, config["min_context"])
         self.config, self._dataset, self._sampler, self.shuffle = config, dataset, sampler, shuffle
         self.negative_field = config["NEG_PREFIX"] + sequences.target_field
+        self.sequences = sequences
         single = config["single_spec"]
-        batches = TokenBatches(
+        self.batches = TokenBatches(
             sequences.lengths,
             config["train_batch_tokens"],
             shuffle,
@@ -161,18 +164,18 @@ class SequenceTrainDataLoader(DataLoader):
             0 if single else torch.distributed.get_rank(),
             1 if single else torch.distributed.get_world_size(),
         )
-        super().__init__(sequences, sampler=batches, batch_size=None, num_workers=config["worker"])
+        super().__init__(sequences, sampler=self.batches, batch_size=None, num_workers=config["worker"])
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
-        self.sampler.set_epoch(epoch)
+        self.batches.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[Interaction]:
+    def __iter__(self) -> Iterator[Interaction]:  # type: ignore[override]
         for batch in super().__iter__():
             yield batch if self._sampler is None else self._with_negatives(batch)
 
     def _with_negatives(self, batch: Interaction) -> Interaction:
-        target = batch[self.dataset.target_field]
+        target = batch[self.sequences.target_field]
         row, step = target.nonzero(as_tuple=True)
         user = batch[self._dataset.uid_field][row]
         negative = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), 1)

@@ -105,7 +105,7 @@ class LSTI(SequentialRecommender):
         )
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
-        self.popularity = nn.Parameter(torch.zeros(self.n_items))
+        self.popularity = nn.Parameter(_log_frequency(dataset.inter_feat[self.ITEM_ID], self.n_items))
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
@@ -239,6 +239,13 @@ def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
 def _delay(x: Tensor, lag: int) -> Tensor:
     """Read a (B, L, H) branch `lag` steps earlier; before its first step it says nothing (zeros)."""
     return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]] if lag else x
+
+
+def _log_frequency(items: Tensor, n_items: int) -> Tensor:
+    """(N,) log of how often each item is a target, centred: the scores that a model without interests would learn."""
+    log_count = torch.log1p(torch.bincount(items, minlength=n_items).float())
+    log_count[0] = log_count[1:].mean()  # the padding item is no item
+    return log_count - log_count[0]
 
 
 def _initialise(module: nn.Module, std: float) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
+from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.model.every_position import EveryPosition
 
@@ -35,6 +36,7 @@ class PortableTrainer(Trainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
+        self.eval_collector = RankingCollector(config)
         self.best_epoch = -1
         self.curve: list[dict[str, float]] = []
         self.curve_file: Path | None = None

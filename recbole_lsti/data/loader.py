@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,12 @@ class TokenBatches(Sampler):
     def __len__(self) -> int:
         return len(self._batches())
 
+    @property
+    def padding_share(self) -> float:
+        """Share of the epoch's computed steps that are padding, 0..1."""
+        computed = sum(len(batch) * int(self.lengths[batch].max()) for batch in self._batches())
+        return 1 - sum(int(self.lengths[batch].sum()) for batch in self._batches()) / max(1, computed)
+
     def _batches(self) -> list[np.ndarray]:
         if self._drawn is None or self._drawn[0] != self.epoch:
             self._drawn = (self.epoch, self._draw())
@@ -164,6 +171,10 @@ class SequenceTrainDataLoader(DataLoader):
             config["seed"],
             0 if single else torch.distributed.get_rank(),
             1 if single else torch.distributed.get_world_size(),
+        )
+        getLogger().info(
+            f"training sequences: {len(sequences)} windows of {sequences.lengths.sum()} steps in {len(self.batches)} "
+            f"batches, {100 * self.batches.padding_share:.1f} % padding"
         )
         super().__init__(sequences, sampler=self.batches, batch_size=None, num_workers=config["worker"])
 

@@ -19,7 +19,7 @@ from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
-from recbole_lsti.model.every_position import EveryPosition
+from recbole_lsti.every_position import EveryPosition
 
 
 class PortableTrainer(Trainer):

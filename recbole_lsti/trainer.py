@@ -77,7 +77,9 @@ class PortableTrainer(Trainer):
         with tqdm(total=total, unit="batch", disable=not show_progress, mininterval=pace, leave=False) as self._bar:
             result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
         if self.best_epoch < 0 and self.curve:
-            self.best_epoch = len(self.curve) - 1
+            self.best_epoch = len(self.curve) - 1  # nothing was validated: the last epoch stands
+            if not saved:
+                self._best_state = self.model.state_dict()
         self._write_curve()
         return result
 

@@ -317,7 +317,7 @@ def _loaders(data_utils: types.ModuleType) -> None:
     original = data_utils.get_dataloader
 
     @functools.wraps(original)
-    def get_dataloader(config: Any, phase: str) -> type:
+    def get_dataloader(config: Any, phase: str) -> Any:
         if config["model"] in REGISTERED or "train_mode" in config:
             from recbole_lsti.data.loader import loader_class
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import recbole.trainer
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
@@ -116,7 +117,7 @@ class PortableTrainer(Trainer):
                 "cur_step": self.cur_step,
                 "best_valid_score": float(self.best_valid_score),
                 "state_dict": dict(self.model.state_dict()),
-                "other_parameter": self.model.other_parameter(),
+                "other_parameter": checkpoint.other_state(self.model),
                 "optimizer": self.optimizer.state_dict(),
                 "rng": {**checkpoint.rng_state(), "loader": None if generator is None else generator.get_state()},
                 "tokens": checkpoint.token_maps(dataset),
@@ -124,6 +125,11 @@ class PortableTrainer(Trainer):
         )
         if verbose:
             self.logger.info(f"Saved epoch {epoch}: {path}")
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Write what a pre-training has reached (S3Rec) as a checkpoint like any other."""
+        self._save_checkpoint(epoch, saved_model_file=saved_model_file)
+        self.saved_model_file = saved_model_file
 
     def resume_checkpoint(self, resume_file: str | Path, train_data: Any = None) -> None:
         """Continue from a checkpoint: weights, optimiser, generators and epoch.
@@ -142,7 +148,7 @@ class PortableTrainer(Trainer):
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
         self.best_epoch = content["epoch"]
         self.model.load_state_dict(content["state_dict"])
-        self.model.load_other_parameter(content["other_parameter"])
+        checkpoint.load_other_state(self.model, content["other_parameter"])
         self.optimizer.load_state_dict(content["optimizer"])
         checkpoint.set_rng_state(content["rng"])
         generator = getattr(train_data, "generator", None)
@@ -192,7 +198,7 @@ class PortableTrainer(Trainer):
             return
         content = checkpoint.read(model_file or self.saved_model_file, self.device)
         self.model.load_state_dict(content["state_dict"])
-        self.model.load_other_parameter(content["other_parameter"])
+        checkpoint.load_other_state(self.model, content["other_parameter"])
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
         return result  # every process has ranked every user, see data.loader
@@ -235,8 +241,9 @@ class _Counted:
 
 
 def trainer_class(config: Any) -> type[PortableTrainer]:
-    """The trainer for a model: RecBole's own for it, with what every trainer gains here."""
-    base = get_trainer(config["MODEL_TYPE"], config["model"])
+    """The trainer for a model: RecBole's own for it or for the model it is derived from, with what all gain here."""
+    names = [cls.__name__ for cls in config.model_class.__mro__ if hasattr(recbole.trainer, f"{cls.__name__}Trainer")]
+    base = get_trainer(config["MODEL_TYPE"], names[0] if names else config["model"])
     if issubclass(base, PortableTrainer):
         return base
     return type(base.__name__, (PortableTrainer, base), {})

@@ -58,7 +58,8 @@ class LSTIDataset(SequentialDataset):
             list_suffix=self.config["LIST_SUFFIX"],
         )
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
-        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, bool(self.config["pad_to_longest"]))
+        width = None if self.config["pad_to_longest"] else self.max_item_list_len
+        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
 
     def __getitem__(self, index: Any, join: bool = True) -> Any:
         rows = self.inter_feat[index]

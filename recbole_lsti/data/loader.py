@@ -191,13 +191,28 @@ class LengthSortedEvalDataLoader(FullSortEvalDataLoader):
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
 
+class EqualWidthNegSampleEvalDataLoader(NegSampleEvalDataLoader):
+    """RecBole's loader with sampled negatives, which joins rows one by one and needs them to be of one width."""
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        dataset.inter_feat.width = dataset.inter_feat.longest
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+
+
 def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:
-    """What builds the loader for a phase ("train", "valid", "test") where ours differs from RecBole's, else None."""
+    """What builds the loader for a phase ("train", "valid", "test") where ours differs from RecBole's, else None.
+
+    RecBole's deprecated phase "evaluation" is left to RecBole, which warns.
+    """
+    if phase == "evaluation":
+        return None
     if phase == "train":
         return SequenceTrainDataLoader if config["train_mode"] == "sequence" else None
     full = config["eval_args"]["mode"][phase] == "full"
-    sorted_rows = full and config["pad_to_longest"] and config["benchmark_filename"] is None
-    loader = LengthSortedEvalDataLoader if sorted_rows else FullSortEvalDataLoader if full else NegSampleEvalDataLoader
+    if config["pad_to_longest"] and config["benchmark_filename"] is None:
+        loader = LengthSortedEvalDataLoader if full else EqualWidthNegSampleEvalDataLoader
+    else:
+        loader = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
     return loader if config["single_spec"] else partial(_whole, loader)
 
 

@@ -17,8 +17,8 @@ from recbole_lsti.config import LSTIConfig
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 README = ROOT / "README.md"
-MAIN_JOB = "pip install -c constraints.txt -e . && python run_recbole_lsti.py          # trains LSTI on ml-100k, prints its metrics"
-TEST_JOB = 'pip install -c constraints.txt -e ".[test]" && pytest                        # passes the tests'
+MAIN_JOB = "pip install -c constraints.txt -e . && python run_recbole_lsti.py"
+TEST_JOB = 'pip install -c constraints.txt -e ".[test]" && pytest'
 
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="the pages are part of a checkout alone")
 
@@ -46,13 +46,15 @@ ALL_COMMANDS = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for pa
 
 
 def test_the_two_lines_stand_at_the_top() -> None:
-    first = blocks(README)[0][1].splitlines()
-    assert first == [MAIN_JOB, TEST_JOB]
+    assert blocks(README)[0][1].splitlines() == [
+        f"{MAIN_JOB}          # trains LSTI on ml-100k, prints its metrics",
+        f"{TEST_JOB}                        # passes the tests",
+    ]
 
 
 def test_the_gate_runs_readmes_test_line() -> None:
     gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    install, _, test = TEST_JOB.partition("#")[0].strip().partition(" && ")
+    install, _, test = TEST_JOB.partition(" && ")
     assert install.replace("pip install", "pip install -q") in gate
     assert gate.rstrip().splitlines()[-1] == test
 
@@ -63,17 +65,23 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("words", ALL_COMMANDS)
-def test_a_command_is_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_is_understood(words: list[str]) -> None:
     known, rest = cli.build_parser().parse_known_args(words)
     settings = cli.parse_settings(rest)  # what is no flag must be a setting
     if known.command != "train":
         assert settings == {}
         return
+    # a command that is refused stands beside what it prints
+    printed = [text for page in PAGES for _, text in blocks(page)]
+    assert any(f"recbole-lsti: {refusal(known.model, settings)}" in text for text in ["recbole-lsti: ", *printed])
+
+
+def refusal(model: str, settings: dict[str, str]) -> str:
     try:
-        LSTIConfig(known.model, "ml-100k", None, dict(settings))
+        LSTIConfig(model, "ml-100k", None, dict(settings))
     except (ValueError, TypeError) as error:
-        # a command that is refused stands beside what it prints
-        assert any(f"recbole-lsti: {error}" in text for page in PAGES for _, text in blocks(page))
+        return str(error)
+    return ""
 
 
 def test_every_command_is_in_the_interface_table() -> None:

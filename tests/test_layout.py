@@ -95,7 +95,7 @@ def test_the_reader_of_imports_sees_every_form() -> None:
         "import torch.nn as nn\nimport recbole.data\nfrom recbole_lsti import cli\n"
         "def late():\n    from pandas import DataFrame as Frame\n"
     )
-    found = {name: bound for name, bound in imports(tree)}
+    found = dict(imports(tree))
     assert found == {
         "torch.nn": {"nn": "torch.nn"},
         "recbole.data": {"recbole": "recbole.data"},

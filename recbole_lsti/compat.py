@@ -252,6 +252,18 @@ def _hyperopt(hyper_tuning: types.ModuleType) -> None:
     )
 
 
+def _ksr_floats(ksr: types.ModuleType) -> None:
+    """Let KSR run: it keeps the relations' vectors as float64 and multiplies them with float32, which torch refuses."""
+    original = ksr.KSR.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, config: Any, dataset: Any) -> None:
+        original(self, config, dataset)
+        self.relation_Matrix = self.relation_Matrix.float()
+
+    ksr.KSR.__init__ = init
+
+
 @contextlib.contextmanager
 def tensorboard_folder(folder: Any) -> Iterator[None]:
     """Have a trainer that is made meanwhile write its TensorBoard events to `folder`; None: nowhere.
@@ -344,6 +356,7 @@ AFTER: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "recbole.data.dataset": (_lookups,),
     "recbole.data.dataset.dataset": (_pandas_warnings,),
     "recbole.data.utils": (_loaders,),
+    "recbole.model.sequential_recommender.ksr": (_ksr_floats,),
     "recbole.trainer": (_lookups,),
     "recbole.trainer.hyper_tuning": (_hyperopt,),
     "recbole.trainer.trainer": (_amp, _ddp_on_cpu),

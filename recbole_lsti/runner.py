@@ -184,7 +184,9 @@ def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
 
 
 def _make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
-    config["checkpoint_dir"] = str(run_dir or ".")  # RecBole's trainers make this folder and write more than weights to it
+    config["checkpoint_dir"] = str(
+        run_dir or "."
+    )  # RecBole's trainers make this folder and write more than weights to it
     with tensorboard_folder(run_dir and run_dir / "tensorboard"):
         trainer = trainer_class(config)(config, network)
     if run_dir is not None:

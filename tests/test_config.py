@@ -37,7 +37,9 @@ def config(**settings) -> LSTIConfig:
 )
 def test_settings_are_literals_and_never_evaluated(text, value):
     assert parse_literal(text) == value
-    assert LSTIConfig("LSTI", "ml-100k", config_dict={"anything": text, "force_unknown_keys": True})["anything"] == value
+    assert (
+        LSTIConfig("LSTI", "ml-100k", config_dict={"anything": text, "force_unknown_keys": True})["anything"] == value
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,11 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"use_gpu": "yes"}, TypeError, r"use_gpu \(yes\) must be True or False"),
         ({"long_excludes_short": True, "fusion": "long"}, ValueError, r"long_excludes_short \(True\) must be False"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
-        ({"valid_metric": "NDCG@7"}, ValueError, r"valid_metric \(NDCG@7\) must be one of metrics .* @ one of topk \[10\]"),
+        (
+            {"valid_metric": "NDCG@7"},
+            ValueError,
+            r"valid_metric \(NDCG@7\) must be one of metrics .* @ one of topk \[10\]",
+        ),
         ({"metrics": ["NDGC"]}, ValueError, r"metrics \(NDGC\) must be of RecBole's: .*ndcg"),
         ({"topk": [0]}, ValueError, r"topk \(\[0\]\) must be a whole number, 1 or more"),
     ],
@@ -132,7 +138,15 @@ def test_keys_that_recbole_reads_are_known():
     """Every config["key"] outside RecBole's models and outside what only decision trees and graphs need."""
     package = Path(sequential_recommender.__file__).parents[2]
     known = set(config().final_config_dict) | known_keys(sequential_recommender.SASRec)
-    allowed = {*"train_rec_step train_kg_step n_enc_epochs n_dec_epochs m_step warm_up_step kge_interval".split()}
+    allowed = {
+        "train_rec_step",
+        "train_kg_step",
+        "n_enc_epochs",
+        "n_dec_epochs",
+        "m_step",
+        "warm_up_step",
+        "kge_interval",
+    }
     for folder in ("config", "data", "evaluator", "quick_start", "utils"):
         for path in (package / folder).rglob("*.py"):
             for key in re.findall(r"""config\[["'](\w+)["']\]""", path.read_text(encoding="utf-8")):

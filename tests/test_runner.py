@@ -141,7 +141,7 @@ def make_trainer(settings: dict) -> tuple[PortableTrainer, torch.nn.Module]:
 def run_epochs(trainer: PortableTrainer, model: torch.nn.Module, until: int, path: Path) -> None:
     """Train as for all epochs, but stop after `until` of them, as a killed run does."""
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     save = trainer._save_checkpoint
@@ -150,17 +150,19 @@ def run_epochs(trainer: PortableTrainer, model: torch.nn.Module, until: int, pat
         trainer.saved_model_file = str(path)
         save(epoch, verbose)
         if epoch + 1 == until:
-            raise Killed
+            raise KilledError
 
     trainer._save_checkpoint = save_and_stop
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer.fit(trainer._train_data, None, saved=True)
 
 
 def test_changed_data_is_noticed(tiny, workplace, small):
     result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
     write_inter(tiny, "tiny", [*random_rows(), ("new", "i1", 600), ("new", "i2", 601)])
-    with pytest.raises(ValueError, match=r"dataset tiny \(21 different user_id\) must be the one .*\(20 different user_id"):
+    with pytest.raises(
+        ValueError, match=r"dataset tiny \(21 different user_id\) must be the one .*\(20 different user_id"
+    ):
         recbole_lsti.load(result["checkpoint_file"])
 
 
@@ -243,8 +245,37 @@ def test_built_in_models_get_recboles_own_metrics(tiny, workplace, monkeypatch, 
         assert ours[key] == {name: float(value) for name, value in theirs[key].items()}
 
 
-SEQUENTIAL = """BERT4Rec CORE Caser DIEN DIN FEARec FOSSIL FPMC GCSAN GRU4Rec HGN HRM LightSANs NARM NPE NextItNet
-RepeatNet SASRec SHAN SINE SRGNN STAMP TransRec GRU4RecF SASRecF FDSA S3Rec GRU4RecKG KSR""".split()
+SEQUENTIAL = [
+    "BERT4Rec",
+    "CORE",
+    "Caser",
+    "DIEN",
+    "DIN",
+    "FEARec",
+    "FOSSIL",
+    "FPMC",
+    "GCSAN",
+    "GRU4Rec",
+    "HGN",
+    "HRM",
+    "LightSANs",
+    "NARM",
+    "NPE",
+    "NextItNet",
+    "RepeatNet",
+    "SASRec",
+    "SHAN",
+    "SINE",
+    "SRGNN",
+    "STAMP",
+    "TransRec",
+    "GRU4RecF",
+    "SASRecF",
+    "FDSA",
+    "S3Rec",
+    "GRU4RecKG",
+    "KSR",
+]
 
 
 @pytest.mark.slow
@@ -310,7 +341,18 @@ def knowledge_graph(folder: Path, items: list[str]) -> dict:
 def test_two_processes_train_one_model(tiny, workplace, small):
     settings = {**small, "data_path": str(tiny)}
     arguments = [f"--{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, "-m", "recbole_lsti.cli", "train", "-d", "tiny", "--nproc", "2", "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "recbole_lsti.cli",
+        "train",
+        "-d",
+        "tiny",
+        "--nproc",
+        "2",
+        "--port",
+        str(free_port()),
+    ]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, env={**os.environ})
     assert done.returncode == 0, done.stderr
     (run_dir,) = (workplace / "saved").iterdir()
@@ -332,7 +374,12 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("mode", ["uni5", "full"])
 def test_sampled_evaluation_has_no_unseen_ranking(tiny, workplace, small, mode):
-    settings = {**small, "data_path": str(tiny), "epochs": 1, "eval_args": {"split": {"LS": "valid_and_test"}, "mode": mode}}
+    settings = {
+        **small,
+        "data_path": str(tiny),
+        "epochs": 1,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "mode": mode},
+    }
     settings["eval_args"] |= {"order": "TO", "group_by": "user"}
     result = recbole_lsti.run("LSTI", "tiny", config_dict=settings, saved=False)
     assert (result["test_result_unseen"] is None) == (mode != "full")

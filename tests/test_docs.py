@@ -145,7 +145,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_absolute_paths(page: Path) -> None:
-    # a slash at the start of a word that goes on as a path: /home/..., /usr/..., C:\...
+    # a slash that begins a word and goes on as a path, or a drive letter
     found = re.findall(r"(?<![\w.)/<:])/[a-z]+/[^\s)`]*|\b[A-Z]:\\\S+", page.read_text(encoding="utf-8"))
     assert found == []
 

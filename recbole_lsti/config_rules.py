@@ -49,14 +49,14 @@ RULES = {
     "shuffle": _SWITCH,
     "hidden_size": _COUNT,
     "n_heads": _COUNT,
+    "train_batch_tokens": _COUNT,
+    "min_context": _FROM_ZERO,
 }
 # for LSTI beside them
 LSTI_RULES = {
     "n_layers": _COUNT,
     "inner_size": _COUNT,
     "short_window": _COUNT,
-    "train_batch_tokens": _COUNT,
-    "min_context": _FROM_ZERO,
     "hidden_dropout_prob": _SHARE,
     "attn_dropout_prob": _SHARE,
     "initializer_range": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
@@ -92,9 +92,6 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(f"hidden_size ({final['hidden_size']}) must be divisible by n_heads ({final['n_heads']})")
     if is_lsti and final["long_excludes_short"] and final["fusion"] == "long":
         raise ValueError("long_excludes_short (True) must be False where fusion is long: there is no short branch")
-    if final["train_mode"] == "sequence" and not getattr(model_class, "trains_on_sequences", False):
-        name = model_class.__name__
-        raise ValueError(f"train_mode (sequence) must be prefix for {name}: it trains from one target a row")
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"

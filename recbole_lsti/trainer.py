@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
+from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
+from recbole_lsti.every_position import EveryPosition
 
 
 class PortableTrainer(Trainer):
@@ -34,12 +36,14 @@ class PortableTrainer(Trainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
+        self.eval_collector = RankingCollector(config)
         self.best_epoch = -1
         self.curve: list[dict[str, float]] = []
         self.curve_file: Path | None = None
         self._best_state: dict[str, Any] | None = None
         self._train_data: Any = None
         self._bar: tqdm | None = None
+        self._every_position: EveryPosition | None = None
 
     def fit(
         self,
@@ -56,6 +60,7 @@ class PortableTrainer(Trainer):
             tuple: the best validation score and the validation metrics of that epoch.
         """
         self._train_data = train_data
+        self._every_position = self._make_every_position()
 
         def after_validation(epoch: int, score: float) -> None:
             self.curve[-1]["valid_score"] = float(score)
@@ -76,12 +81,21 @@ class PortableTrainer(Trainer):
         self._write_curve()
         return result
 
+    def _make_every_position(self) -> EveryPosition | None:
+        if self.config["train_mode"] != "sequence" or getattr(self.model, "trains_on_sequences", False):
+            return None
+        target_field = f"target_{self.model.ITEM_ID}{self.config['LIST_SUFFIX']}"
+        every_position = EveryPosition(self.model, target_field, self.config["NEG_PREFIX"] + target_field)
+        every_position.check()
+        return every_position
+
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
         self._write_curve()
         if hasattr(train_data, "set_epoch"):
             train_data.set_epoch(epoch_idx)
         if self._bar is not None:
             self._bar.set_description(f"epoch {epoch_idx + 1}/{self.epochs}")
+        loss_func = loss_func or self._every_position
         losses = super()._train_epoch(_Counted(train_data, self._bar), epoch_idx, loss_func, show_progress=False)
         total = sum(losses) if isinstance(losses, tuple) else losses
         self.curve.append({"epoch": epoch_idx, "train_loss": float(total) / max(1, len(train_data))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -159,8 +160,9 @@ def test_batches_keep_the_budget_the_seed_and_every_window():
     first = list(batches)
     assert sorted(np.concatenate(first).tolist()) == list(range(500))
     assert max(len(batch) * lengths[batch].max() for batch in first) <= 400
-    padding = 1 - lengths.sum() / sum(len(batch) * lengths[batch].max() for batch in first)
-    assert padding < 0.15
+    computed = sum(len(batch) * lengths[batch].max() for batch in first)
+    assert batches.padding_share == pytest.approx(1 - lengths.sum() / computed)
+    assert batches.padding_share < 0.15
     assert len(batches) == len(first)
     again = list(TokenBatches(lengths, 400, shuffle=True, seed=7))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
@@ -217,3 +219,16 @@ def test_a_missing_column_is_named(tmp_path):
         ValueError, match=r"TIME_FIELD \(timestamp\) must be a column of untimed.inter .*user_id, item_id"
     ):
         create_dataset(config_of(tmp_path, "untimed"))
+
+
+def test_little_padding_is_computed_on_ml_1m():
+    """The lengths of the real histories: 6,040 users with 20 to 2,314 films."""
+    if "LSTI_DATA" not in os.environ:
+        pytest.skip("LSTI_DATA is not set: the ml-1m release is not at hand")
+    ratings = Path(os.environ["LSTI_DATA"]) / "raw" / "ml-1m" / "ratings.dat"
+    users = np.loadtxt(ratings, delimiter=":", usecols=0, dtype=np.int64, encoding="latin-1")
+    lengths = np.unique(users, return_counts=True)[1] - 3  # inputs of the training part
+    assert len(lengths) == 6040
+    for window in (200, 1000):
+        cut = np.minimum(lengths, window)
+        assert TokenBatches(cut, 4096, shuffle=True, seed=0).padding_share < 0.15

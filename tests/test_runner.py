@@ -224,7 +224,7 @@ def test_stock_recbole_uses_our_model_properties_dataset_and_trainer(tiny, workp
 
 @pytest.mark.parametrize("model", ["GRU4Rec", "SASRec", "FPMC"])
 def test_built_in_models_get_recboles_own_metrics(tiny, workplace, monkeypatch, model):
-    """The file is in time order, so RecBole reads it rightly: the same seed gives the same metrics, to the last digit."""
+    """The file is in time order, so RecBole reads it rightly: the same seed gives the same metrics, digit for digit."""
     from recbole.quick_start import run_recbole
 
     settings = {

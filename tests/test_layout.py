@@ -18,16 +18,17 @@ ROOT = PACKAGE.parent
 # folder or a file, and the first one that holds a module counts
 ALLOWED = {
     "model": ("torch", "recbole.model", "recbole.utils", "recbole_lsti.model"),
-    "data": ("numpy", "torch", "recbole.data", "recbole_lsti.data"),
-    "evaluation": ("numpy", "torch", "recbole.evaluator", "recbole_lsti.evaluation"),
+    "data": ("numpy", "psutil", "torch", "recbole.data", "recbole_lsti.data"),
+    "evaluation": ("numpy", "torch", "recbole.evaluator", "recbole.utils", "recbole_lsti.evaluation"),
     "converters": ("numpy", "pandas", "pyarrow", "recbole_lsti.converters"),
     "compat.py": ("numpy", "pandas", "scipy", "torch", "recbole_lsti.config", "recbole_lsti.data.loader"),
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),
     "config_rules.py": ("recbole.evaluator",),
     "config.py": ("torch", "yaml", "recbole.config", "recbole.model", "recbole.utils", "recbole_lsti.config_rules"),
+    "every_position.py": ("torch", "recbole.data"),
     "trainer.py": (
         *("torch", "tqdm", "recbole.trainer", "recbole.utils"),
-        *("recbole_lsti.checkpoint", "recbole_lsti.config", "recbole_lsti.evaluation"),
+        *("recbole_lsti.checkpoint", "recbole_lsti.config", "recbole_lsti.evaluation", "recbole_lsti.every_position"),
     ),
     "runner.py": (
         *("psutil", "torch", "yaml", "recbole.data", "recbole.utils", "recbole_lsti.checkpoint", "recbole_lsti.compat"),

@@ -25,6 +25,7 @@ ALLOWED = {
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),
     "config_rules.py": ("recbole.evaluator",),
     "config.py": ("torch", "yaml", "recbole.config", "recbole.model", "recbole.utils", "recbole_lsti.config_rules"),
+    "every_position.py": ("torch", "recbole.data"),
     "trainer.py": (
         *("torch", "tqdm", "recbole.trainer", "recbole.utils"),
         *("recbole_lsti.checkpoint", "recbole_lsti.config", "recbole_lsti.evaluation", "recbole_lsti.every_position"),

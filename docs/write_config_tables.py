@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from recbole_lsti.config_rules import LSTI_RULES, RULES
+from recbole_lsti.config_rules import LSTI_RULES, MARKOV_RULES, RULES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "config.md"

@@ -43,7 +43,7 @@ def table(path: Path) -> str:
     """
     text = path.read_text(encoding="utf-8")
     comments = {found["key"]: found for found in map(LINE.match, text.splitlines()) if found}
-    rules = RULES | (LSTI_RULES if path.stem == "LSTI" else {})
+    rules = RULES | MARKOV_RULES | (LSTI_RULES if path.stem == "LSTI" else {})
     rows = ["| key | type | default | range | what for |", "|---|---|---|---|---|"]
     for key, value in yaml.safe_load(text).items():
         if key not in comments:

@@ -177,7 +177,7 @@ def format_result(result: dict[str, Any]) -> str:
 
 def recommend(known: argparse.Namespace) -> int:
     """Print the long-term, short-term and fused lists of each user side by side."""
-    from recbole_lsti.recommend import recommend_from
+    from recbole_lsti.recommendation import recommend_from
     from recbole_lsti.runner import load
 
     users = [user.strip() for user in known.users.split(",") if user.strip()] if known.users else None

@@ -59,6 +59,14 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"session_gap": 0}, ValueError, r"session_gap \(0\) must be a number of seconds above 0, or null"),
         ({"use_gpu": "yes"}, TypeError, r"use_gpu \(yes\) must be True or False"),
         ({"long_excludes_short": True, "fusion": "long"}, ValueError, r"long_excludes_short \(True\) must be False"),
+        ({"long_excludes_short": True, "fusion": "short"}, ValueError, r"long_excludes_short \(True\) must be False"),
+        (
+            {"clip_grad_norm": "{max_norm: 5.0}"},
+            TypeError,
+            r"clip_grad_norm \({max_norm: 5.0}\) must be a dict such as",
+        ),
+        ({"learner": "addam"}, ValueError, r"learner \(addam\) must be one of adam, adamw"),
+        ({"learning_rate_end": 2}, ValueError, r"learning_rate_end \(2\) must be a number from 0 to 1"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
         (
             {"valid_metric": "NDCG@7"},
@@ -163,3 +171,31 @@ def test_the_properties_name_every_rule_and_repeat_a_run():
     assert again == first
     assert first["hidden_size"] == 16
     assert not {"device", "MODEL_TYPE", "local_rank"} & set(first)
+
+
+def test_a_subclass_of_lsti_starts_from_its_defaults():
+    from recbole_lsti.model.lsti import LSTI
+
+    class Mine(LSTI):
+        pass
+
+    mine, lsti = LSTIConfig(Mine, "ml-100k"), config()
+    differing = {key for key, value in lsti.final_config_dict.items() if mine[key] != value}
+    assert differing == {"model"}
+    with pytest.raises(ValueError, match=r"fusion \(no\) must be one of"):
+        LSTIConfig(Mine, "ml-100k", config_dict={"fusion": "no"})
+
+
+def test_a_class_without_a_file_is_taken():
+    namespace: dict = {}
+    code = "from recbole_lsti.model.lsti import LSTI\nclass Typed(LSTI):\n    pass"
+    exec(compile(code, "<stdin>", "exec"), {"__name__": "console"}, namespace)
+    assert LSTIConfig(namespace["Typed"], "ml-100k")["hidden_size"] == 64
+
+
+def test_models_that_read_item_attributes_get_them():
+    assert LSTIConfig("SASRecF", "ml-100k")["load_col"] == {
+        "inter": ["user_id", "item_id", "timestamp"],
+        "item": ["item_id", "release_year", "class"],
+    }
+    assert LSTIConfig("SASRec", "ml-100k")["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}

@@ -136,7 +136,8 @@ def _add_sessions(con: duckdb.DuckDBPyConnection, user: str, gap: int) -> None:
     con.execute(
         f"WITH marked AS (SELECT rowid AS r, {user} AS u, _ts, "
         f"CAST(_ts - lag(_ts) OVER {window} > {gap} * 1000000000 AS INTEGER) AS starts FROM inter), "
-        "numbered AS (SELECT r, u || '_' || sum(coalesce(starts, 0)) OVER (PARTITION BY u ORDER BY _ts, r) AS s FROM marked) "
+        "numbered AS (SELECT r, u || '_' || sum(coalesce(starts, 0)) OVER (PARTITION BY u ORDER BY _ts, r) AS s "
+        "FROM marked) "
         "UPDATE inter SET session_id = numbered.s FROM numbered WHERE inter.rowid = numbered.r"
     )
 

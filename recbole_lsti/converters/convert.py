@@ -54,7 +54,7 @@ def convert(plan: Plan, notify: Notify = quiet) -> dict[str, object]:
 
 def open_engine(scratch: Path, plan: Plan) -> duckdb.DuckDBPyConnection:
     """Return a connection whose data lie in ``scratch`` and whose memory is bounded by the plan."""
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{plan.memory_mib}MiB",
         "threads": plan.threads,
         "temp_directory": str(scratch / "spill"),

@@ -65,9 +65,8 @@ def check_scalings(plan: Plan) -> None:
     floats = [f.name for table in plan.tables for f in table.fields if f.type == "float"]
     for name in plan.scalings:
         if name not in floats:
-            raise AtomicFileError(
-                f"--normalize {name} must name a float field, one of {', '.join(floats) or 'none'}{nearest(name, floats)}"
-            )
+            there = ", ".join(floats) or "none"
+            raise AtomicFileError(f"--normalize {name} must name a float field, one of {there}{nearest(name, floats)}")
 
 
 def scale(con: duckdb.DuckDBPyConnection, table: str, field: str, how: str) -> None:

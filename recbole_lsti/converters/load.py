@@ -75,7 +75,7 @@ def load_table(con: duckdb.DuckDBPyConnection, table: Table, max_expansion: floa
     _set_bad_rows_aside(con, table.kind)
     for statement in table.after:
         con.execute(statement.format(table=table.kind))
-    if table.kind != "inter":
+    if table.kind != "inter" and table.unique:
         loaded.repeated_keys = _keep_first(con, table.kind, table.keys[0])
     loaded.rows_kept = count(con, f"SELECT count(*) FROM {table.kind}")
     return loaded
@@ -259,8 +259,8 @@ def fill_raw_lines(con: duckdb.DuckDBPyConnection, loaded: Loaded) -> None:
         if not wanted or file.suffix in (".parquet", ".pq"):
             continue
         texts = text_lines(file, wanted)
-        con.register("texts", pa.table({"at": pa.array(list(texts), pa.int64()), "text": list(texts.values())}))
-        con.execute(f"UPDATE rejects SET raw = text FROM texts WHERE line = at AND {where}")
+        con.register("texts", pa.table({"number": pa.array(list(texts), pa.int64()), "content": list(texts.values())}))
+        con.execute(f"UPDATE rejects SET raw = content FROM texts WHERE line = number AND {where}")
         con.unregister("texts")
 
 

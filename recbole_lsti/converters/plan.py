@@ -102,7 +102,7 @@ class Table:
         relation: SQL that derives rows from the raw ones (``{raw}``), to explode lists or drop lines.
         columns: the raw columns that ``relation`` and SQL fields read; those named plainly are added to them.
         after: SQL statements run on the loaded table, called ``{table}``.
-        optional: do without when no file matches.
+        unique: keep the first row of every key, for items and users.
     """
 
     kind: str
@@ -115,7 +115,7 @@ class Table:
     relation: str = "SELECT * FROM {raw}"
     columns: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    optional: bool = False
+    unique: bool = True
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Pseudonyms and rare users (coarser times: ``TimeSpec.grain``). What these protect from, and what not: docs/privacy.md."""
+"""Pseudonyms and rare users; what they protect from, and what not, is said in docs/privacy.md."""
 
 from __future__ import annotations
 
@@ -66,7 +66,6 @@ def pseudonymize(con: duckdb.DuckDBPyConnection, columns: list[tuple[str, str]],
     tokens = [str(row[0]) for row in con.execute(f"SELECT token FROM ({every})").fetchall()]
     con.register("pseudonyms", pa.table({"token": tokens, "stands_for_it": [pseudonym(key, t) for t in tokens]}))
     for table, column in columns:
-        con.execute(
-            f"UPDATE {table} SET {ident(column)} = stands_for_it FROM pseudonyms WHERE {ident(column)} = pseudonyms.token"
-        )
+        name = ident(column)
+        con.execute(f"UPDATE {table} SET {name} = stands_for_it FROM pseudonyms WHERE {name} = pseudonyms.token")
     con.unregister("pseudonyms")

@@ -12,8 +12,8 @@ EXACT = {
         "personid playerid listenerid readerid buyerid accountid uuid username userno usernum author sessionid session"
     ),
     "item": (
-        "itemid item iid parentasin asin productid product movieid movie bookid book isbn newsid news articleid article "
-        "trackid track songid song artistid artist albumid videoid video gameid appid businessid venueid poiid "
+        "itemid item iid parentasin asin productid product movieid movie bookid book isbn newsid news articleid "
+        "article trackid track songid song artistid artist albumid videoid video gameid appid businessid venueid poiid "
         "locationid location placeid adid aid sku skuid itemno goodsid goods contentid showid"
     ),
     "time": (

@@ -52,7 +52,9 @@ class DropIn:
         variants: the tables, with the fields' names there, for each ``--interaction_type``; ``""`` where there is none.
         count: name of the field that counts merged rows under ``--duplicate_removal``; None: it has no effect.
         keep: which of the merged rows stays, see :data:`DUPLICATES`.
+        merged_without: fields that merged rows do not have.
         folder: a folder below the output folder, with ``{type}`` too, or "".
+        side_stem: name of the files of items and users where it differs from ``stem``.
     """
 
     dataset: str
@@ -60,7 +62,9 @@ class DropIn:
     variants: Mapping[str, tuple[Table, ...]]
     count: str | None = None
     keep: str = "last"
+    merged_without: tuple[str, ...] = ()
     folder: str = ""
+    side_stem: str = ""
 
 
 def names_of(table: Table) -> list[str]:
@@ -75,9 +79,13 @@ def registry() -> dict[str, Source]:
 
 
 @cache
-def drop_ins() -> dict[str, DropIn]:
-    """Return every data set that converts as RecSysDatasets does, by the name it has there."""
-    return {entry.dataset: entry for module in _modules() for entry in getattr(module, "DROP_INS", ())}
+def drop_ins() -> dict[str, tuple[DropIn, ...]]:
+    """Return every data set that converts as RecSysDatasets does, by the name it has there; one may make two."""
+    found: dict[str, tuple[DropIn, ...]] = {}
+    for module in _modules():
+        for entry in getattr(module, "DROP_INS", ()):
+            found[entry.dataset] = (*found.get(entry.dataset, ()), entry)
+    return found
 
 
 def _modules() -> list:

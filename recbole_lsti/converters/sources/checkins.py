@@ -64,9 +64,9 @@ SOURCES = (
 def _foursquare(city: str) -> DropIn:
     pattern = (f"dataset_TSMC2014_{city}.csv",)
     fields = (user("userId"), item("venueId", "venue_id"), number("timezone_offset", "timezoneOffset"))
-    visits = replace(FOURSQUARE, fields=fields, time_at=None, patterns=pattern)
+    visits = replace(FOURSQUARE, fields=fields, time_at=3, patterns=pattern)
     venues = replace(VENUES, fields=(item("venueId", "venue_id"), *VENUES.fields[1:]), patterns=pattern)
-    return DropIn(f"foursquare_{city.lower()}", f"foursquare_{city}", {"": (visits, venues)}, count="click_times")
+    return DropIn("foursquare", f"foursquare_{city}", {"": (visits, venues)}, count="click_times")
 
 
 DROP_INS = (

@@ -52,6 +52,8 @@ PLAYS = Table(
 ARTISTS = Table("item", (item("id"), tokens("name")), patterns=("artists.dat",), format=TSV)
 
 IDOMAAR = Format("csv", "\t", header=False, quote=False, columns=("type", "id", "time", "properties", "relations"))
+PLAY_START = "coalesce(TRY_CAST(json_extract_string(\"play\", '$.playstart') AS HUGEINT), 0)"
+PLAY_TIME = f'(TRY_CAST("time" AS HUGEINT) + {PLAY_START}) * 1000000000'
 SESSIONS_30MUSIC = Table(
     "inter",
     (
@@ -60,15 +62,7 @@ SESSIONS_30MUSIC = Table(
         token("session_id", "id"),
         sql("playtime", "float", "json_extract_string(\"play\", '$.playtime')"),
     ),
-    TimeSpec(
-        (
-            (
-                '(TRY_CAST("time" AS HUGEINT) + coalesce(TRY_CAST(json_extract_string("play", \'$.playstart\') AS HUGEINT), 0))'
-                " * 1000000000"
-            ),
-        ),
-        is_sql=True,
-    ),
+    TimeSpec((PLAY_TIME,), is_sql=True),
     time_at=2,
     patterns=("sessions.idomaar",),
     format=IDOMAAR,

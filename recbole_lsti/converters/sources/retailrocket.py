@@ -41,6 +41,7 @@ PROPERTIES = Table(
     time_at=0,
     patterns=("item_properties*.csv",),
     format=CSV,
+    unique=False,
 )
 
 
@@ -59,5 +60,7 @@ DROP_INS = (
         "retailrocket-{type}",
         {kind: _events(kind) for kind in ("view", "addtocart", "transaction")},
         count="count",
+        merged_without=("transaction_id",),
+        side_stem="retailrocket",
     ),
 )

@@ -103,7 +103,7 @@ def _tmall_drop_in(code: str) -> tuple[Table, ...]:
         token("category_id", "cat_ID|cat_id"),
     )
     only = f"SELECT * FROM {{raw}} WHERE \"act_ID\" = '{code}'"
-    return (replace(TMALL_2016, fields=fields, time_at=None, relation=only),)
+    return (replace(TMALL_2016, fields=fields, time_at=4, relation=only),)
 
 
 DROP_INS = (

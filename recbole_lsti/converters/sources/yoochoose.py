@@ -46,5 +46,6 @@ DROP_INS = (
         },
         count="count",
         keep="consecutive-last",
+        merged_without=("category", "price", "quantity"),
     ),
 )

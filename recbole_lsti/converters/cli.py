@@ -119,7 +119,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
 def _add_run_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-reject-share", type=float, default=0.01, metavar="SHARE", help="default: 0.01")
     group.add_argument("--max-expansion", type=float, default=250.0, metavar="TIMES", help="limit of decompression")
-    group.add_argument("--memory", type=int, default=1024, metavar="MIB", help="the engine's memory (default: 1024)")
+    group.add_argument("--memory", type=int, default=640, metavar="MIB", help="the engine's memory (default: 640)")
     group.add_argument("--threads", type=int, default=2, help="default: 2")
     group.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
     group.add_argument("--json", action="store_true", help="progress as JSON lines on stderr, the report on stdout")

@@ -82,7 +82,9 @@ def describe_inter(paths: tuple[Path, ...], fmt: Format, wishes: Wishes) -> tupl
     time_at = len(fields)
     if "behavior" in roles:
         fields.append(Field("behavior", "token", roles["behavior"][0]))
-    fields += _features(reader, wishes.features, {f.name for f in fields} | {"timestamp"}, notes)
+    played = {f.source for f in fields} | set(roles.get("time", ()))
+    further = tuple(spec for spec in wishes.features if spec not in played)
+    fields += _features(reader, further, {f.name for f in fields} | {"timestamp"}, notes)
     used = {f.source for f in fields} | set(roles.get("time", ()))
     ignored = [name for name in reader.columns if name not in used]
     if ignored:

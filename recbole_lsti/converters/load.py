@@ -66,12 +66,11 @@ def load_table(con: duckdb.DuckDBPyConnection, table: Table, max_expansion: floa
             con.execute(f"CREATE TABLE {table.kind} ({_schema(table)})")
         insert = _insert_sql(table, reader, columns, number)
         file.on_read = lambda n: taken.__setitem__("bytes", taken["bytes"] + n)
-        con.execute("BEGIN")
+        # No transaction around the batches: it would hold them all in memory, and a failure drops the tables anyway.
         for batch in reader.batches([c for c in columns.values() if c is not None]):
             _insert(con, insert, batch, table.kind, number)
             loaded.rows_in += batch.table.num_rows + len(batch.rejects)
             notify("read", {"kind": table.kind, "bytes": taken["bytes"], "rows": loaded.rows_in})
-        con.execute("COMMIT")
     _set_bad_rows_aside(con, table.kind)
     for statement in table.after:
         con.execute(statement.format(table=table.kind))

@@ -231,7 +231,7 @@ class Plan:
     max_reject_share: float = 0.01
     max_expansion: float = 250.0
     overwrite: bool = False
-    memory_mib: int = 1024
+    memory_mib: int = 640
     threads: int = 2
     command: str = ""
 

@@ -68,15 +68,27 @@ def time_sql(text: str, fmt: str, zone: str = "UTC") -> str:
         str: an SQL expression.
     """
     if fmt in UNITS:
-        # A decimal is exact where a double would lose the nanoseconds.
-        return f"CAST(TRY_CAST({text} AS DECIMAL(38, 9)) * {UNITS[fmt]} AS HUGEINT)"
+        # Whole numbers, as a rule; a decimal is exact where a double would lose the nanoseconds.
+        unit, most = UNITS[fmt], 9 * 10**18 // UNITS[fmt]
+        whole = f"TRY_CAST({text} AS BIGINT)"
+        return (
+            f"CASE WHEN regexp_matches({text}, '[.eE]') "
+            f"THEN TRY_CAST(TRY_CAST({text} AS DECIMAL(38, 9)) * {unit} AS BIGINT) "
+            f"WHEN {whole} BETWEEN -{most} AND {most} THEN {whole} * {unit} END"
+        )
     if fmt == "iso":
         clean = f"regexp_replace(trim({text}), ' ?(UTC|GMT)$', 'Z')"
-        return f"CAST(epoch_us(TRY_CAST({clean} AS TIMESTAMPTZ)) AS HUGEINT) * 1000"
+        return _nanoseconds(f"TRY_CAST({clean} AS TIMESTAMPTZ)")
     parsed = f"TRY_STRPTIME(trim({text}), {literal(fmt)})"
     if "%z" not in fmt and "%Z" not in fmt:
         parsed = f"timezone({literal(zone)}, {parsed})"
-    return f"CAST(epoch_us({parsed}) AS HUGEINT) * 1000"
+    return _nanoseconds(parsed)
+
+
+def _nanoseconds(moment: str) -> str:
+    """Return SQL of a moment as nanoseconds; one outside the years 1685 to 2255 is no possible time."""
+    microseconds = f"epoch_us({moment})"
+    return f"CASE WHEN {microseconds} BETWEEN -{9 * 10**15} AND {9 * 10**15} THEN {microseconds} * 1000 END"
 
 
 def guess_format(con: duckdb.DuckDBPyConnection, samples: list[str], column: str) -> str:

@@ -36,7 +36,7 @@ POLARS = """
 import sys
 import polars as pl
 rows = pl.scan_csv(sys.argv[1], infer_schema=False, row_index_name="place")
-rows = rows.with_columns(pl.col("timestamp").cast(pl.Int64, strict=False), pl.col("rating").cast(pl.Float64, strict=False))
+rows = rows.with_columns(pl.col("timestamp").cast(pl.Int64), pl.col("rating").cast(pl.Float64))
 rows.sort("timestamp", "place").drop("place").sink_csv(sys.argv[2], separator="\\t", engine="streaming")
 """
 CONVERT = [sys.executable, "-m", "recbole_lsti.converters", "--quiet", "--overwrite"]

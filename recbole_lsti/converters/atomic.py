@@ -97,16 +97,20 @@ class StagedFolder:
         self._remove()
 
     def commit(self) -> None:
-        """Give the folder its name."""
+        """Give the folder its name.
+
+        Raises:
+            AtomicFileError: if the file system refuses; what was there before is there again then.
+        """
         old = self.final.parent / f".{self.final.name}.replaced-{os.getpid()}"
         if self.final.exists():
             self.final.rename(old)
         try:
             self.folder.rename(self.final)
-        except OSError:
+        except OSError as error:
             if old.exists():
                 old.rename(self.final)
-            raise
+            raise AtomicFileError(f"{self.final} must be writable: {error.strerror}") from error
         shutil.rmtree(old, ignore_errors=True)
 
     def _remove(self) -> None:

@@ -43,7 +43,7 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
     if steps.rating_threshold is not None:
         _require(table.get("rating") is not None, "--rating-threshold", "a rating")
         drop("rating threshold", f"rating IS NULL OR CAST(rating AS DOUBLE) < {steps.rating_threshold!r}")
-        table = replace(table, fields=tuple(f for f in table.fields if f.name != "rating"))
+        table = table.without("rating")
     if steps.duplicates:
         if steps.count_as:
             _count_duplicates(con, user, item, steps.duplicates, steps.count_as)
@@ -105,8 +105,8 @@ def _count_duplicates(con: duckdb.DuckDBPyConnection, user: str, item: str, keep
     con.execute(
         f"WITH marked AS (SELECT rowid AS r, _ts, {user} AS u, {user}, {item}, {run} AS starts FROM inter), "
         "numbered AS (SELECT *, sum(starts) OVER (PARTITION BY u ORDER BY _ts, r) AS run FROM marked), "
-        f"counted AS (SELECT r, count(*) OVER (PARTITION BY {group}) AS n FROM numbered) "
-        f"UPDATE inter SET {ident(name)} = CAST(n AS VARCHAR) FROM counted WHERE inter.rowid = r"
+        f"counted AS (SELECT r, count(*) OVER (PARTITION BY {group}) AS rows_of_kind FROM numbered) "
+        f"UPDATE inter SET {ident(name)} = CAST(rows_of_kind AS VARCHAR) FROM counted WHERE inter.rowid = r"
     )
 
 
@@ -135,10 +135,10 @@ def _add_sessions(con: duckdb.DuckDBPyConnection, user: str, gap: int) -> None:
     con.execute("ALTER TABLE inter ADD COLUMN session_id VARCHAR")
     con.execute(
         f"WITH marked AS (SELECT rowid AS r, {user} AS u, _ts, "
-        f"CAST(_ts - lag(_ts) OVER {window} > {gap} * 1000000000 AS INTEGER) AS starts FROM inter), "
-        "numbered AS (SELECT r, u || '_' || sum(coalesce(starts, 0)) OVER (PARTITION BY u ORDER BY _ts, r) AS s "
+        f"CAST(_ts - lag(_ts) OVER {window} > {gap * 10**9} AS INTEGER) AS starts FROM inter), "
+        "numbered AS (SELECT r, u || '_' || sum(coalesce(starts, 0)) OVER (PARTITION BY u ORDER BY _ts, r) AS session "
         "FROM marked) "
-        "UPDATE inter SET session_id = numbered.s FROM numbered WHERE inter.rowid = numbered.r"
+        "UPDATE inter SET session_id = session FROM numbered WHERE inter.rowid = numbered.r"
     )
 
 

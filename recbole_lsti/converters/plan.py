@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .errors import AtomicFileError, one_of
@@ -121,6 +121,13 @@ class Table:
     def keys(self) -> tuple[str, ...]:
         """The names of the required fields: the user's and the item's, or the key of a table of one of them."""
         return tuple(f.name for f in self.fields if f.required)
+
+    def without(self, *names: str) -> Table:
+        """Return the table without some fields; the time stays after the same fields."""
+        at = self.time_at
+        if at is not None:
+            at -= sum(f.name in names for f in self.fields[:at])
+        return replace(self, fields=tuple(f for f in self.fields if f.name not in names), time_at=at)
 
     def get(self, role: str) -> Field | None:
         """Return the field of a name, or None."""

@@ -24,7 +24,7 @@ import pyarrow.parquet
 from .errors import AtomicFileError, nearest
 from .plan import Format
 from .sql import ident, literal
-from .streams import InputFile, LineReject
+from .streams import MAX_LINE_BYTES, InputFile, LineReject
 
 SEPARATORS = ("::", "\t", ",", ";", "|", "\x01")
 UNIT_SEPARATOR = "\x1f"  # stands for a separator of several characters while Arrow splits
@@ -353,7 +353,7 @@ def literal_to_json(line: str) -> str | None:
         return None
 
 
-def _array_items(chunks: Iterator[tuple[str, bool]], name: str) -> Iterator[tuple[str, int]]:
+def _array_items(texts: Iterator[tuple[str, bool]], name: str) -> Iterator[tuple[str, int]]:
     """Yield the source text of every element of a JSON array, and its line, holding one chunk at a time.
 
     Raises:
@@ -361,15 +361,15 @@ def _array_items(chunks: Iterator[tuple[str, bool]], name: str) -> Iterator[tupl
             yielded as it stands, to be rejected like any other bad row.
     """
     decoder = json.JSONDecoder()
-    buffer, line, at = "", 1, 0
-    opened = False
-    for text, last in chunks:
-        buffer, at = buffer[at:] + text, 0
+    buffer, line = "", 1
+    pattern = re.compile(r"\s*\[\s*")  # and from the second element on: what stands between elements
+    for text, last in texts:
+        buffer, at = buffer + text, 0
         while True:
-            skipped = re.compile(r"[\s,]*" if opened else r"\s*\[").match(buffer, at)
+            skipped = pattern.match(buffer, at)
             if skipped is None:
                 raise AtomicFileError(f"{name}, line {line} must start a JSON array")
-            opened = True
+            pattern = re.compile(r"[\s,]*")
             line += buffer.count("\n", at, skipped.end())
             at = skipped.end()
             if at >= len(buffer):
@@ -379,16 +379,25 @@ def _array_items(chunks: Iterator[tuple[str, bool]], name: str) -> Iterator[tupl
             try:
                 _, end = decoder.raw_decode(buffer, at)
             except (ValueError, RecursionError) as error:
-                if not last:
+                if not last and len(buffer) - at < MAX_LINE_BYTES:
                     break
-                if isinstance(error, json.JSONDecodeError) and error.pos < len(buffer.rstrip()) - 1:
-                    where = line + buffer.count("\n", at, error.pos)
-                    raise AtomicFileError(f"{name}, line {where} must be valid JSON: {error.msg}") from error
+                _refuse_unless_cut(error, buffer, name, line + buffer.count("\n", at, getattr(error, "pos", at)))
                 yield buffer[at:].strip(), line
                 return
             yield buffer[at:end], line
             line += buffer.count("\n", at, end)
             at = end
+        buffer = buffer[at:]
+
+
+def _refuse_unless_cut(error: Exception, text: str, name: str, line: int) -> None:
+    """Raise for JSON that is wrong before the end of the text; return where the text merely ends too early."""
+    if isinstance(error, json.JSONDecodeError):
+        at_the_end = error.pos >= len(text.rstrip()) - 1
+        if at_the_end or error.msg.startswith("Unterminated string"):
+            return
+        raise AtomicFileError(f"{name}, line {line} must be valid JSON: {error.msg}") from error
+    raise AtomicFileError(f"{name}, line {line} must be valid JSON: {error}") from error
 
 
 class ParquetReader(Reader):

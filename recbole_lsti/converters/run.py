@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from .cli import Parser
@@ -85,10 +84,7 @@ def _tables(entry: DropIn, args: argparse.Namespace) -> tuple[Table, ...]:
             raise AtomicFileError(f"--convert_{name} must not be asked of {args.dataset}, which has no such file")
     merging = args.duplicate_removal and entry.count is not None
     if merging:
-        tables = [
-            replace(table, fields=tuple(f for f in table.fields if f.name not in entry.merged_without))
-            for table in tables
-        ]
+        tables = [table.without(*entry.merged_without) for table in tables]
     return locate(tables, [args.input_path], f"--dataset {args.dataset}", needed=wanted[0])
 
 

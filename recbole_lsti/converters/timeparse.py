@@ -8,7 +8,7 @@ import zoneinfo
 import duckdb
 
 from .errors import AtomicFileError, nearest
-from .sql import literal
+from .sql import count, literal, one_row
 
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 ISO = re.compile(r"\s*\d{4}-\d{1,2}-\d{1,2}([T ].*)?")
@@ -142,8 +142,7 @@ def _is_compact_date(number: float) -> bool:
 
 def _parsed(con: duckdb.DuckDBPyConnection, values: list[str], pattern: str) -> int:
     sql = f"SELECT count(TRY_STRPTIME(v, {literal(pattern)})) FROM (SELECT unnest(?) AS v)"
-    row = con.execute(sql, [values]).fetchone()
-    return int(row[0]) if row else 0
+    return count(con, sql, [values])
 
 
 def seconds_sql(nanoseconds: str) -> str:
@@ -167,8 +166,8 @@ def parse_moment(text: str, flag: str, end_of_day: bool = False) -> int:
         return int(text)
     con = duckdb.connect(config={"threads": 1})
     con.execute("SET TimeZone = 'UTC'")
-    row = con.execute(f"SELECT CAST({time_sql('?', 'iso')} // 1000000000 AS BIGINT)", [text]).fetchone()
+    (second,) = one_row(con, f"SELECT {time_sql('moment', 'iso')} // 1000000000 FROM (SELECT ? AS moment)", [text])
     con.close()
-    if row is None or row[0] is None:
+    if second is None:
         raise AtomicFileError(f"{flag} ({text}) must be a date (2020-01-31), an ISO time or Unix seconds")
-    return int(row[0]) + (86399 if end_of_day and len(text.strip()) <= 10 else 0)
+    return int(second) + (86399 if end_of_day and len(text.strip()) <= 10 else 0)

@@ -46,7 +46,7 @@ def write_query(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     Raises:
         AtomicFileError: if the file cannot be written.
     """
-    options = "FORMAT csv, DELIMITER '\t', QUOTE '\"', ESCAPE '\"', HEADER true"
+    options = "FORMAT csv, DELIMITER '\t', QUOTE '\"', ESCAPE '\"', COMMENT '', HEADER true"
     try:
         con.execute(f"COPY ({query}) TO {literal(str(path))} ({options})")
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:

@@ -41,6 +41,10 @@ def convert(plan: Plan, notify: Notify = quiet) -> dict[str, object]:
         con = open_engine(staged.scratch, plan)
         try:
             report = _convert_in(con, plan, staged.folder, notify)
+        except (duckdb.InterruptException, RuntimeError) as error:
+            if "interrupt" in str(error).lower():  # how the engine passes on Ctrl-C
+                raise KeyboardInterrupt from error
+            raise
         except duckdb.Error as error:
             raise AtomicFileError(f"{plan.name} must be convertible: {str(error).splitlines()[0]}") from error
         except OSError as error:

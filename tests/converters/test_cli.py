@@ -38,7 +38,7 @@ def test_features_with_types_told_and_inferred(cli, log):
 
 
 def test_item_and_user_tables(cli, log):
-    items = log("id\ttitle\tprice\nx\tA film\t3\nx\tagain\t4\n", "items.tsv")
+    items = log("id\ttitle\tprice\nx\tA film\t3\nx\tOnce again\t4\n", "items.tsv")
     users = log('[{"user": "a", "age": 30}]', "users.json")
     result = cli(log(ROWS), "--items", items, "--users", users)
     assert result.text(".item") == "item_id:token\ttitle:token_seq\tprice:float\nx\tA film\t3\n"
@@ -77,7 +77,7 @@ def test_the_name_defaults_to_the_file(log, tmp_path, capsys):
         (["--max-reject-share", "2"], "--max-reject-share (2.0) must be between 0 and 1"),
         (["--memory", "1"], "--memory (1) must be 128 or more"),
         (["--threads", "0"], "--threads (0) must be 1 or more"),
-        (["--sep", '"'], "--sep (\") must consist of ASCII characters"),
+        (["--sep", '"'], '--sep (") must consist of ASCII characters'),
         (["--since", "soon"], "--since (soon) must be a date"),
         (["--source", "ml1m"], "--source (ml1m) must be one of"),
         (["--source", "ml-1m", "--user", "x"], "--user must not be given with --source"),

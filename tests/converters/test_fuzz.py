@@ -57,7 +57,9 @@ def check(seed: int, tmp_path, capsys) -> int:
         data = gzip.compress(data, mtime=0)
     path, out = tmp_path / f"log.{kind}", tmp_path / "out"
     path.write_bytes(damaged(rng, data) if rng.random() < 0.7 else data)
-    flags = rng.choice([[], ["--max-reject-share", "1"], ["--quote", "none"], ["--no-header", "--user", "0", "--item", "1"]])
+    flags = rng.choice(
+        [[], ["--max-reject-share", "1"], ["--quote", "none"], ["--no-header", "--user", "0", "--item", "1"]]
+    )
     more = rng.choice([[], ["--split", "loo"], ["--k-core", "2"], ["--session-gap", "60"], ["--duplicates", "last"]])
     code = main([str(path), "--name", "made", "--output", str(out), "--overwrite", *flags, *more])
     said = capsys.readouterr().err

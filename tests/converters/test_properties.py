@@ -19,10 +19,14 @@ from recbole_lsti.converters.plan import Format, Plan
 from .conftest import read_as_recbole
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp"), exclude_characters="\ufeff"), min_size=1)
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp"), exclude_characters="\ufeff"), min_size=1
+)
 SPACED = st.lists(TEXT, min_size=1, max_size=3).map(" ".join)
 TIMES = st.integers(0, 4_000_000_000)
-ROWS = st.lists(st.tuples(SPACED, SPACED, TIMES, st.floats(width=32, allow_nan=False, allow_infinity=False)), min_size=1)
+ROWS = st.lists(
+    st.tuples(SPACED, SPACED, TIMES, st.floats(width=32, allow_nan=False, allow_infinity=False)), min_size=1
+)
 MISSING = {"", "NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>", "#N/A", "#NA"}
 
 
@@ -61,7 +65,7 @@ def test_any_text_at_all_keeps_the_table_whole(values):
         try:
             path = convert_csv(rows, Path(folder), ["value:token"])
         except ValueError:
-            assert any("\0" in value or "\ud800" <= value for value in values)
+            assert any("\0" in value for value in values)
             return
         frame = read_as_recbole(path)
         lines = path.read_text(encoding="utf-8").split("\n")

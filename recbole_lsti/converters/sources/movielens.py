@@ -8,7 +8,7 @@ from . import DropIn, Source
 from ._fields import item, number, sql, token, user
 
 REFERENCE = "Harper & Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015"
-YEAR_AT_END = r"'\((\d{4})[^()]*\)\s*$'"
+YEAR_AT_END = r"'\((\d{4})[^()]*\)(\s*\([A-Z]+\))?\s*$'"  # "(1995)", "(1994- )", and "(1995) (V)" of videos
 GENRES_100K = [
     "unknown",
     "Action",

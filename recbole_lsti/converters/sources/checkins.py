@@ -28,44 +28,41 @@ NAMES = [
     "utcTimestamp",
 ]
 WEEKDAY_FIRST = "%a %b %d %H:%M:%S %z %Y"
-FOURSQUARE = Table(
-    "inter",
-    (user("userId"), item("venueId"), number("timezone_offset", "timezoneOffset")),
-    TimeSpec(("utcTimestamp",), WEEKDAY_FIRST),
-    time_at=2,
-    patterns=("dataset_TSMC2014_*.csv",),
-    format=Format("csv", ","),
+VISIT_FIELDS = (user("userId"), item("venueId"), number("timezone_offset", "timezoneOffset"))
+VENUE_FIELDS = (
+    item("venueId"),
+    token("venue_category_id", "venueCategoryId"),
+    token("venue_category_name", "venueCategory"),
+    number("latitude"),
+    number("longitude"),
 )
-FOURSQUARE_TXT = replace(
-    FOURSQUARE,
-    patterns=("dataset_TSMC2014_*.txt",),
-    format=Format("csv", "\t", header=False, quote=False, columns=tuple(NAMES), encoding="latin-1"),
-)
-VENUES = Table(
-    "item",
-    (
-        item("venueId"),
-        token("venue_category_id", "venueCategoryId"),
-        token("venue_category_name", "venueCategory"),
-        number("latitude"),
-        number("longitude"),
-    ),
-    patterns=FOURSQUARE.patterns,
-    format=FOURSQUARE.format,
-)
-VENUES_TXT = replace(VENUES, patterns=FOURSQUARE_TXT.patterns, format=FOURSQUARE_TXT.format)
+
+
+def _city(city: str) -> tuple[Table, ...]:
+    """Return the tables of one city. The two cities number their users alike, so they must not be mixed."""
+    stem, time = f"dataset_TSMC2014_{city}", TimeSpec(("utcTimestamp",), WEEKDAY_FIRST)
+    comma = Format("csv", ",")
+    tabs = Format("csv", "\t", header=False, quote=False, columns=tuple(NAMES), encoding="latin-1")
+    return (
+        Table("inter", VISIT_FIELDS, time, time_at=2, patterns=(f"{stem}.csv",), format=comma),
+        Table("inter", VISIT_FIELDS, time, time_at=2, patterns=(f"{stem}.txt",), format=tabs),
+        Table("item", VENUE_FIELDS, patterns=(f"{stem}.csv",), format=comma),
+        Table("item", VENUE_FIELDS, patterns=(f"{stem}.txt",), format=tabs),
+    )
+
+
 YANG = "Yang et al., IEEE TSMC 45(1), 2015"
 SOURCES = (
     Source("gowalla", "Gowalla: check-ins", (GOWALLA,), "Cho, Myers & Leskovec, KDD 2011"),
-    Source("foursquare", "Foursquare: check-ins", (FOURSQUARE, FOURSQUARE_TXT, VENUES, VENUES_TXT), YANG),
+    Source("foursquare", "Foursquare: check-ins in New York", _city("NYC"), YANG),
+    Source("foursquare-tky", "Foursquare: check-ins in Tokyo", _city("TKY"), YANG),
 )
 
 
 def _foursquare(city: str) -> DropIn:
-    pattern = (f"dataset_TSMC2014_{city}.csv",)
-    fields = (user("userId"), item("venueId", "venue_id"), number("timezone_offset", "timezoneOffset"))
-    visits = replace(FOURSQUARE, fields=fields, time_at=3, patterns=pattern)
-    venues = replace(VENUES, fields=(item("venueId", "venue_id"), *VENUES.fields[1:]), patterns=pattern)
+    visits, _, venues, _ = _city(city)
+    visits = replace(visits, fields=(VISIT_FIELDS[0], item("venueId", "venue_id"), VISIT_FIELDS[2]), time_at=3)
+    venues = replace(venues, fields=(item("venueId", "venue_id"), *VENUE_FIELDS[1:]))
     return DropIn("foursquare", f"foursquare_{city}", {"": (visits, venues)}, count="click_times")
 
 

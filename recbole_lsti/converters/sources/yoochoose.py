@@ -18,7 +18,7 @@ CLICKS = Table(
     (user("session"), item("item"), token("category")),
     STAMP,
     time_at=2,
-    patterns=("yoochoose-clicks*.dat", "yoochoose-test*.dat"),
+    patterns=("yoochoose-clicks*.dat",),
     format=CLICKS_FORMAT,
 )
 BUYS = Table(

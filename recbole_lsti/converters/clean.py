@@ -46,6 +46,7 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
         table = table.without("rating")
     if steps.duplicates:
         if steps.count_as:
+            _require_new(table, steps.count_as, "--count-duplicates")
             _count_duplicates(con, user, item, steps.duplicates, steps.count_as)
             table = replace(table, fields=(*table.fields, Field(steps.count_as, "float", steps.count_as)))
         drop("duplicates", _duplicates(user, item, steps.duplicates))
@@ -54,11 +55,13 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
     if steps.sample_users:
         drop("sample of users", _unsampled(user, steps.sample_users, steps.seed))
     if steps.weights:
+        _require_new(table, "weight", "--behavior-weights")
         cases = " ".join(f"WHEN {literal(name)} THEN {literal(f'{w:g}')}" for name, w in steps.weights.items())
         con.execute(f"ALTER TABLE inter ADD COLUMN weight VARCHAR; UPDATE inter SET weight = CASE behavior {cases} END")
         table = replace(table, fields=(*table.fields, Field("weight", "float", "weight")))
     if steps.session_gap:
         _require(table.time is not None, "--session-gap", "a time")
+        _require_new(table, "session_id", "--session-gap")
         _add_sessions(con, user, steps.session_gap)
         table = replace(table, fields=(*table.fields, Field("session_id", "token", "session_id")))
     if removed and not count(con, "SELECT count(*) FROM inter"):
@@ -70,6 +73,12 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
 def _require(there: bool, flag: str, what: str) -> None:
     if not there:
         raise AtomicFileError(f"{flag} must have {what} in the interactions")
+
+
+def _require_new(table: Table, name: str, flag: str) -> None:
+    if table.get(name) is not None:
+        raise AtomicFileError(f"{flag} must add a new field; {name} is there already")
+    Field(name, "token", name)  # raises for a name that no header can hold
 
 
 def _delete(con: duckdb.DuckDBPyConnection, condition: str) -> int:

@@ -6,7 +6,7 @@ A table ``inter``, ``item`` or ``user`` holds one text column a field, ``_ts`` (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import duckdb
@@ -87,7 +87,7 @@ def _resolve(reader: Reader, table: Table) -> dict[str, str | None]:
         plain += table.time.source
     found: dict[str, str | None] = {}
     for spec in dict.fromkeys([*plain, *table.columns]):
-        if reader.has(spec):
+        if reader.has(spec):  # a user's own column may be called "a|b" or "sure?"
             found[spec] = spec
             continue
         optional, names = spec.endswith("?"), spec.rstrip("?").split("|")
@@ -98,19 +98,19 @@ def _resolve(reader: Reader, table: Table) -> dict[str, str | None]:
     return found
 
 
+def _called(spec: str, columns: Mapping[str, str | None]) -> str:
+    """Return the name under which a batch's projection offers the column that a plan asks for."""
+    return spec if spec in columns else spec.rstrip("?").split("|")[0]
+
+
 def _projection(reader: Reader, columns: dict[str, str | None]) -> str:
     """Return the SQL of a batch as text columns under the names that the plan uses."""
     chosen = [
         f"{reader.column_sql(found) if found is not None else 'NULL'} AS {ident(name)}"
         for name, found in columns.items()
     ]
-    source = "batch"
-    if type(reader).__name__ == "JsonReader":
-        source = "(SELECT CASE WHEN json_valid(_json) THEN _json END AS _json, _line FROM batch)"
-        chosen.append("_json IS NULL OR json_type(_json) <> 'OBJECT' AS _broken")
-    else:
-        chosen.append("false AS _broken")
-    return f"(SELECT {', '.join(chosen)}, _line FROM {source})"
+    chosen.append(f"{reader.broken_sql} AS _broken")
+    return f"(SELECT {', '.join(chosen)}, _line FROM {reader.rows_sql})"
 
 
 def peek(con: duckdb.DuckDBPyConnection, reader: Reader, names: Sequence[str]) -> dict[str, list[str]]:
@@ -144,7 +144,7 @@ def _with_time_format(
         return table
     if len(time.source) == 3:  # day, month and year in columns of their own
         return _replace_time(table, time, "%d %m %Y")
-    names = [columns[name.rstrip("?").split("|")[0]] or name for name in time.source]
+    names = [columns[_called(spec, columns)] or spec for spec in time.source]
     samples = peek(con, reader, names)
     texts = [" ".join(parts) for parts in zip(*(samples[name] for name in names), strict=True)]
     return _replace_time(table, time, guess_format(con, texts, f"{reader.file.name}: time {' '.join(names)}"))
@@ -163,7 +163,7 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, str | None], nu
     """Return the statement that turns a batch into checked rows."""
     inner, faults = [], ["WHEN _broken THEN 'not a JSON object'"]
     for at, f in enumerate(table.fields):
-        raw = f"({f.source})" if f.is_sql else ident(f.source.rstrip("?").split("|")[0])
+        raw = f"({f.source})" if f.is_sql else ident(_called(f.source, columns))
         value, fault = field_sql(f, raw, table.format.decimal)
         inner += [f"{value} AS f{at}", f"{fault} AS b{at}"]
         if f.required:
@@ -172,7 +172,7 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, str | None], nu
             faults.append(f"WHEN b{at} THEN {literal(f'{f.name} is not a finite {f.type}')}")
     stamp = "CAST(NULL AS BIGINT)"
     if table.time is not None:
-        raw_time, nanoseconds = _time_sql(table.time)
+        raw_time, nanoseconds = _time_sql(table.time, columns)
         inner += [f"{raw_time} AS _raw_time", f"{nanoseconds} AS _time"]
         low, high = (second * 1_000_000_000 for second in table.time.window)
         faults.append(f"WHEN coalesce(trim(_raw_time), '') = '' THEN {literal(f'empty {table.time.name}')}")
@@ -188,11 +188,11 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, str | None], nu
     )
 
 
-def _time_sql(time: TimeSpec) -> tuple[str, str]:
+def _time_sql(time: TimeSpec, columns: Mapping[str, str | None]) -> tuple[str, str]:
     """Return SQL of the time as it is written, and as nanoseconds."""
     if time.is_sql:
         return f"CAST(({time.source[0]}) AS VARCHAR)", f"CAST(({time.source[0]}) AS HUGEINT)"
-    text = " || ' ' || ".join(ident(name.rstrip("?").split("|")[0]) for name in time.source)
+    text = " || ' ' || ".join(ident(_called(spec, columns)) for spec in time.source)
     return text, time_sql(text, time.format or "iso", time.zone)
 
 
@@ -255,7 +255,7 @@ def fill_raw_lines(con: duckdb.DuckDBPyConnection, loaded: Loaded) -> None:
     for number, file in enumerate(loaded.files):
         where = f"kind = {literal(loaded.kind)} AND file = {number} AND raw IS NULL"
         wanted = {row[0] for row in con.execute(f"SELECT line FROM rejects WHERE {where}").fetchall()}
-        if not wanted or file.suffix in (".parquet", ".pq"):
+        if not wanted or not file.has_lines:
             continue
         texts = text_lines(file, wanted)
         con.register("texts", pa.table({"number": pa.array(list(texts), pa.int64()), "content": list(texts.values())}))

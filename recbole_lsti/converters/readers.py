@@ -56,7 +56,12 @@ class Reader:
 
     Attributes:
         columns (list[str]): names of the columns there are (JSON: keys seen in the first objects).
+        rows_sql (str): SQL of the rows of a batch.
+        broken_sql (str): SQL that is true for a row that cannot be taken apart.
     """
+
+    rows_sql = "batch"
+    broken_sql = "false"
 
     def __init__(self, file: InputFile, columns: list[str]) -> None:
         self.file = file
@@ -286,9 +291,13 @@ def sniff_separator(lines: list[str], name: str) -> str:
 class JsonReader(Reader):
     """JSON lines, a JSON array of objects, or lines of Python literals (older Amazon and Steam files)."""
 
+    rows_sql = "(SELECT CASE WHEN json_valid(_json) THEN _json END AS _json, _line FROM batch)"
+    broken_sql = "_json IS NULL OR json_type(_json) <> 'OBJECT'"
+
     def __init__(self, file: InputFile) -> None:
         text = file.head(1 << 20).decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
         self.is_array = text.startswith("[")
+        file.has_lines = not self.is_array
         self.to_json: Callable[[str], str] = str.strip
         if self.is_array:
             sample = [source for source, _ in islice(_array_items(iter([(text, False)]), file.name), 100)]
@@ -410,6 +419,7 @@ class ParquetReader(Reader):
             self.parquet = pa.parquet.ParquetFile(file.path)
         except (pa.ArrowException, OSError) as error:
             raise AtomicFileError(f"{file.name} must be a whole Parquet file: {_first_line(error)}") from error
+        file.has_lines = False
         super().__init__(file, list(self.parquet.schema_arrow.names))
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:

@@ -80,6 +80,7 @@ class InputFile:
         self.encoding = _codec(encoding) if encoding else "utf-8"
         self.max_expansion = max_expansion
         self.on_read = on_read
+        self.has_lines = True  # a reader unsets it where rows are not lines of text
         self._seen_utf8 = False  # a valid multi-byte character: the file is UTF-8, whatever comes later
 
     @property
@@ -202,10 +203,10 @@ class InputFile:
             siblings = [p.name for p in self.path.parent.glob("*")] if self.path.parent.is_dir() else []
             hint = nearest(self.path.name, siblings)
             raise AtomicFileError(f"{self.name} must be a readable file: {error.strerror}{hint}") from error
-        suffix = self.path.suffix.lower()
-        if suffix == ".gz":
+        suffix, start = self.path.suffix.lower(), raw.peek(4)
+        if suffix == ".gz" or start.startswith(b"\x1f\x8b"):
             return cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=raw))), raw
-        if suffix == ".zst":
+        if suffix == ".zst" or start.startswith(b"\x28\xb5\x2f\xfd"):
             return cast(BinaryIO, stack.enter_context(pa.CompressedInputStream(raw, "zstd"))), raw
         if suffix == ".zip":
             return self._open_member(stack, raw), raw

@@ -139,6 +139,8 @@ def test_cleaning_that_leaves_nothing(cli, log, nothing_left):
         (["--behavior-weights", "view"], "must be of the form NAME=VALUE"),
         (["--behavior-weights", "view=much"], "must give numbers"),
         (["--k-core", "-1"], "must be 0 or more"),
+        (["--duplicates", "last", "--count-duplicates", "a b"], "field name (a b) must consist of"),
+        (["--duplicates", "last", "--count-duplicates", "user_id"], "user_id is there already"),
     ],
 )
 def test_steps_that_lack_what_they_need(cli, log, nothing_left, flags, message):

@@ -37,6 +37,15 @@ def test_features_with_types_told_and_inferred(cli, log):
     assert "a_b = column a:b, token (inferred)" in result.err
 
 
+def test_columns_may_have_any_name(cli, log):
+    path = log('"who?","what|that",ts,"a ""b"" (c)"\na,x,1,2.5\n')
+    result = cli(path, "--user", "who?", "--item", "what|that", "--feature", 'a "b" (c):float')
+    assert result.rows() == [
+        ["user_id:token", "item_id:token", "timestamp:float", "a_b_c:float"],
+        ["a", "x", "1", "2.5"],
+    ]
+
+
 def test_item_and_user_tables(cli, log):
     items = log("id\ttitle\tprice\nx\tA film\t3\nx\tOnce again\t4\n", "items.tsv")
     users = log('[{"user": "a", "age": 30}]', "users.json")

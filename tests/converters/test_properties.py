@@ -103,7 +103,8 @@ def test_recbole_reads_what_is_written(tmp_path):
 
     rows = [("NA", 'say "x"', 3, "1"), ("u", "plain", 1, "2"), ("NA", "plain", 2, "3")]
     path = convert_csv(rows, tmp_path, ["value:float"])
-    config = Config(model="GRU4Rec", dataset="made", config_file_list=[str(path.with_name("made.yaml"))])
+    files = [str(path.with_name("made.yaml"))]
+    config = Config("GRU4Rec", "made", files, config_dict={"train_neg_sample_args": None})
     dataset = SequentialDataset(config)
     assert (dataset.user_num, dataset.item_num) == (3, 3)
     assert set(dataset.field2id_token["item_id"][1:]) == {'say "x"', "plain"}

@@ -123,6 +123,11 @@ def test_standard_input(cli, monkeypatch):
     assert cli("-").text(".inter") == EXPECTED
 
 
+def test_compressed_standard_input(cli, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(CSV.encode()))))
+    assert cli("-").text(".inter") == EXPECTED
+
+
 def test_columns_by_number(cli, log):
     body = CSV.split("\n", 1)[1]
     flags = ["--no-header", "--user", "0", "--item", "1", "--rating", "2", "--time", "3"]

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +44,12 @@ CONVERT = [sys.executable, "-m", "recbole_lsti.converters", "--quiet", "--overwr
 
 @dataclass(frozen=True)
 class Measure:
-    """One row: what ran, how long (s), its peak (MiB), and what is asked of it."""
+    """One row: what ran, how long (s), how much processor time that took (s), its peak (MiB), what is asked of it."""
 
     name: str
     rows: int
     seconds: float
+    cpu_seconds: float
     peak_mib: float
     target: str
     reached: bool | None
@@ -82,8 +83,8 @@ def make_colons(path: Path, rows: int, seed: int = 0) -> None:
             out.write(f"{user}::{item}::{rating}::{at}\n")
 
 
-def run(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command in a fresh process; return its seconds and its peak in MiB.
+def run(command: Sequence[str]) -> tuple[float, float, float]:
+    """Run a command in a fresh process; return its seconds, processor seconds and peak in MiB.
 
     Raises:
         RuntimeError: if it fails.
@@ -94,21 +95,23 @@ def run(command: Sequence[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"exit {process.returncode}: {' '.join(command)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure(
     name: str, rows: int, command: Sequence[str], most_seconds: float | None = None, most_mib: float | None = None
 ) -> Measure:
     """Run one row of the table and hold it against its targets."""
-    seconds, peak = run(command)
+    seconds, cpu, peak = run(command)
     limits = [
         (seconds, most_seconds, f"under {most_seconds} s"),
         (peak, most_mib, f"under {most_mib} MiB"),
     ]
     asked = [(got < limit, text) for got, limit, text in limits if limit is not None]
     reached = all(ok for ok, _ in asked) if asked else None
-    return Measure(name, rows, round(seconds, 2), round(peak, 1), ", ".join(text for _, text in asked), reached)
+    return Measure(
+        name, rows, round(seconds, 2), round(cpu, 2), round(peak, 1), ", ".join(text for _, text in asked), reached
+    )
 
 
 def small_measures(folder: Path, rows: int) -> list[Measure]:
@@ -126,8 +129,8 @@ def small_measures(folder: Path, rows: int) -> list[Measure]:
         "ratings.dat, control", rows, [sys.executable, "-c", CONTROL, str(colons), str(folder / "c.inter")]
     )
     ratio = control.seconds / ours.seconds
-    measures.append(Measure(ours.name, rows, ours.seconds, ours.peak_mib, f"10x control: {ratio:.1f}x", ratio >= 10))
-    return [*measures, control]
+    ours = replace(ours, target=f"10 times the control: {ratio:.1f}", reached=ratio >= 10)
+    return [*measures, ours, control]
 
 
 def big_measures(folder: Path, rows: int, most_seconds: float | None, with_polars: bool) -> list[Measure]:
@@ -148,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--big-rows", type=int, default=0, help="also measure this many; 50000000 takes 2 GB of disk")
-    parser.add_argument("--control-rows", type=int, default=200_000)
+    parser.add_argument("--control-rows", type=int, default=1_000_000)
     parser.add_argument("--polars", action="store_true", help="beside it, Polars' streaming engine (must be installed)")
     parser.add_argument("--folder", type=Path, help="where the files are made (default: a temporary folder)")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -159,10 +162,12 @@ def main() -> None:
         if args.big_rows:
             measures += big_measures(folder, args.big_rows, None, args.polars)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{'what':<34}{'rows':>12}{'seconds':>10}{'peak MiB':>10}  target")
+    print(f"{'what':<34}{'rows':>12}{'seconds':>10}{'cpu s':>8}{'peak MiB':>10}  target")
     for m in measures:
         verdict = {True: "reached", False: "MISSED", None: ""}[m.reached]
-        print(f"{m.name:<34}{m.rows:>12,}{m.seconds:>10.2f}{m.peak_mib:>10.1f}  {m.target} {verdict}")
+        print(
+            f"{m.name:<34}{m.rows:>12,}{m.seconds:>10.2f}{m.cpu_seconds:>8.2f}{m.peak_mib:>10.1f}  {m.target} {verdict}"
+        )
     if args.json:
         args.json.write_text(json.dumps([asdict(m) for m in measures], indent=2) + "\n")
 

@@ -24,9 +24,13 @@ def output_columns(table: Table) -> list[tuple[str, str]]:
     """Return the header and the SQL of every column of a table, in order.
 
     Returns:
-        list[tuple[str, str]]: for instance ``("rating:float", '"rating"')``.
+        list[tuple[str, str]]: for instance ``("rating:float", '"rating"')``. Text is quoted here, not by the engine,
+        whose versions differ in what they quote.
     """
-    columns = [(f"{f.name}:{f.type}", ident(f.name)) for f in table.fields]
+    columns = [
+        (f"{f.name}:{f.type}", f"quoted({ident(f.name)})" if f.type.startswith("token") else ident(f.name))
+        for f in table.fields
+    ]
     if table.time is not None:
         at = len(columns) if table.time_at is None else table.time_at
         grain = table.time.grain * 1_000_000_000
@@ -46,7 +50,7 @@ def write_query(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     Raises:
         AtomicFileError: if the file cannot be written.
     """
-    options = "FORMAT csv, DELIMITER '\t', QUOTE '\"', ESCAPE '\"', COMMENT '', HEADER true"
+    options = "FORMAT csv, DELIMITER '\t', QUOTE '', ESCAPE '', HEADER true"
     try:
         con.execute(f"COPY ({query}) TO {literal(str(path))} ({options})")
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:

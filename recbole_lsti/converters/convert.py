@@ -66,6 +66,7 @@ def open_engine(scratch: Path, plan: Plan) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(str(scratch / "tables.duckdb"), config=config)
     zone = plan.inter.time.zone if plan.inter and plan.inter.time else "UTC"
     con.execute(f"SET TimeZone = {literal(zone)}")
+    con.execute("PRAGMA disable_checkpoint_on_shutdown")  # the tables are thrown away: do not tidy them first
     con.execute(MACROS)
     return con
 
@@ -156,7 +157,7 @@ def _write(
     assign_parts(con, inter, plan.split)
     columns = output_columns(inter)
     if plan.split.layout == "sequences":
-        columns.insert(1, (f"{inter.keys[1]}_list:token_seq", "_past"))
+        columns.insert(1, (f"{inter.keys[1]}_list:token_seq", "quoted(_past)"))
     for part in PARTS:
         query = part_query(inter, plan.split, part, select_list(columns))
         write_query(con, query, folder / f"{plan.name}.{part}.inter")

@@ -20,6 +20,8 @@ CREATE OR REPLACE TEMP MACRO escape_missing(x) AS
     CASE WHEN length(x) <= 12 AND regexp_full_match(x, '_*({MISSING[1:]})') THEN '_' || x ELSE x END;
 CREATE OR REPLACE TEMP MACRO is_number(x) AS
     coalesce(abs(TRY_CAST(x AS DOUBLE)) <= {FLOAT32_MAX} AND NOT contains(x, '_'), false);
+CREATE OR REPLACE TEMP MACRO quoted(x) AS
+    CASE WHEN contains(x, '"') THEN '"' || replace(x, '"', '""') || '"' ELSE x END;
 CREATE OR REPLACE TEMP MACRO one_token(x) AS regexp_replace(trim(x), '\s+', '_', 'g');
 CREATE OR REPLACE TEMP MACRO joined(l) AS
     nullif(array_to_string([one_token(v) for v in l if trim(v) <> ''], ' '), '');
@@ -31,29 +33,31 @@ CREATE OR REPLACE TEMP MACRO words(x) AS CASE
 """
 
 
-def field_sql(field: Field, raw: str, decimal: str = ".") -> tuple[str, str]:
-    """Return the SQL of a field's text, and the SQL that is true where the raw value cannot be such a field.
+def value_sql(field: Field, text: str, decimal: str = ".") -> str:
+    """Return the SQL of a field's value (VARCHAR, NULL where missing).
 
     Args:
-        field (Field): name, type and separator.
-        raw (str): SQL of the raw text.
+        field (Field): type, separator, and whether it is required.
+        text (str): SQL of the cleaned raw text.
         decimal (str): decimal mark of numbers.
-    Returns:
-        tuple[str, str]: value (VARCHAR, NULL where missing) and fault (BOOLEAN).
     """
-    text = f"clean(CAST({raw} AS VARCHAR))"
-    if field.type == "token":
-        return (f"escape_missing({text})" if field.required else f"present({text})"), "false"
-    if field.type == "token_seq":
-        parts = f"joined(string_split({text}, {literal(field.sep)}))" if field.sep else f"words({text})"
-        return f"present({parts})", "false"
-    if decimal == ",":
+    if field.type in ("float", "float_seq") and decimal == ",":
         text = f"replace({text}, ',', '.')"
+    if field.type == "token":
+        return f"escape_missing({text})" if field.required else f"present({text})"
     if field.type == "float":
-        value = f"present({text})"
-        return value, f"({value}) IS NOT NULL AND NOT is_number({value})"
+        return f"present({text})"
     parts = f"joined(string_split({text}, {literal(field.sep)}))" if field.sep else f"words({text})"
-    return parts, f"NOT coalesce(list_bool_and([is_number(v) for v in string_split({parts}, ' ')]), true)"
+    return f"present({parts})" if field.type == "token_seq" else parts
+
+
+def fault_sql(field: Field, value: str) -> str | None:
+    """Return SQL that is true where a value is no finite number, or None for fields that hold none."""
+    if field.type == "float":
+        return f"{value} IS NOT NULL AND NOT is_number({value})"
+    if field.type == "float_seq":
+        return f"NOT coalesce(list_bool_and([is_number(v) for v in string_split({value}, ' ')]), true)"
+    return None
 
 
 def check_scalings(plan: Plan) -> None:

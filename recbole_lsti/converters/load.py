@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from .errors import AtomicFileError
-from .features import field_sql
+from .features import fault_sql, value_sql
 from .plan import Notify, Table, TimeSpec
 from .readers import Batch, Reader, missing_column, open_reader
 from .sql import count, ident, literal
@@ -160,31 +160,34 @@ def _schema(table: Table) -> str:
 
 
 def _insert_sql(table: Table, reader: Reader, columns: dict[str, str | None], number: int) -> str:
-    """Return the statement that turns a batch into checked rows."""
-    inner, faults = [], ["WHEN _broken THEN 'not a JSON object'"]
-    for at, f in enumerate(table.fields):
+    """Return the statement that turns a batch into checked rows: raw texts, then values, then faults."""
+    rows = table.relation.format(raw=_projection(reader, columns))
+    places = range(len(table.fields))
+    texts, values, faults = [], [], ["WHEN _broken THEN 'not a JSON object'"]
+    for at, f in zip(places, table.fields, strict=True):
         raw = f"({f.source})" if f.is_sql else ident(_called(f.source, columns))
-        value, fault = field_sql(f, raw, table.format.decimal)
-        inner += [f"{value} AS f{at}", f"{fault} AS b{at}"]
+        texts.append(f"clean(CAST({raw} AS VARCHAR)) AS t{at}")
+        values.append(f"{value_sql(f, f't{at}', table.format.decimal)} AS f{at}")
         if f.required:
             faults.append(f"WHEN f{at} IS NULL THEN {literal(f'empty {f.name}')}")
-        if fault != "false":
-            faults.append(f"WHEN b{at} THEN {literal(f'{f.name} is not a finite {f.type}')}")
     stamp = "CAST(NULL AS BIGINT)"
     if table.time is not None:
         raw_time, nanoseconds = _time_sql(table.time, columns)
-        inner += [f"{raw_time} AS _raw_time", f"{nanoseconds} AS _time"]
+        texts += [f"{raw_time} AS _raw_time", f"{nanoseconds} AS _time"]
+        values += ["_raw_time", "_time"]
         low, high = (second * 1_000_000_000 for second in table.time.window)
-        faults.append(f"WHEN coalesce(trim(_raw_time), '') = '' THEN {literal(f'empty {table.time.name}')}")
-        faults.append(
-            f"WHEN _time IS NULL OR _time NOT BETWEEN {low} AND {high} THEN {literal(f'impossible {table.time.name}')}"
-        )
+        name = table.time.name
+        faults.append(f"WHEN _time IS NULL AND coalesce(trim(_raw_time), '') = '' THEN {literal(f'empty {name}')}")
+        faults.append(f"WHEN coalesce(_time NOT BETWEEN {low} AND {high}, true) THEN {literal(f'impossible {name}')}")
         stamp = "TRY_CAST(_time AS BIGINT)"
-    chosen = [f"f{at}" for at in range(len(table.fields))]
-    rows = table.relation.format(raw=_projection(reader, columns))
+    for at, f in zip(places, table.fields, strict=True):
+        fault = fault_sql(f, f"f{at}")
+        if fault is not None:
+            faults.append(f"WHEN {fault} THEN {literal(f'{f.name} is not a finite {f.type}')}")
+    chosen = ", ".join(f"f{at}" for at in places)
     return (
-        f"INSERT INTO {table.kind} SELECT {', '.join(chosen)}, {stamp}, {number}, _line, CASE {' '.join(faults)} END "
-        f"FROM (SELECT {', '.join(inner)}, _line, _broken FROM ({rows}))"
+        f"INSERT INTO {table.kind} SELECT {chosen}, {stamp}, {number}, _line, CASE {' '.join(faults)} END FROM "
+        f"(SELECT {', '.join(values)}, _line, _broken FROM (SELECT {', '.join(texts)}, _line, _broken FROM ({rows})))"
     )
 
 

@@ -357,7 +357,7 @@ def literal_to_json(line: str) -> str | None:
         return None
     try:
         row = ast.literal_eval(line.strip())
-        return json.dumps(row, ensure_ascii=False) if isinstance(row, dict) else None
+        return json.dumps(row) if isinstance(row, dict) else None
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
 

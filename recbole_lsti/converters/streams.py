@@ -27,10 +27,13 @@ CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 16 << 20
 BOMB_FLOOR_BYTES = 64 << 20  # below this much output, no ratio is suspicious
 ENCODINGS = ("utf-8", "latin-1", "cp1252", "utf-16", "gb18030", "shift_jis", "euc-kr", "big5", "koi8-r", "cp1251")
+WIDE = ("utf-16", "utf-32")  # decoded before lines are looked for: a line end is more than one byte
 COMPRESSED_SUFFIXES = (".gz", ".zip", ".zst")
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it starts with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
@@ -163,7 +166,7 @@ class InputFile:
                     if chunk.startswith(mark):
                         chunk, self.encoding = chunk[len(mark) :], codec
                         break
-                if self.encoding.replace("_", "-").lower().startswith(("utf-16", "utf-32")):
+                if self.encoding.startswith(WIDE):
                     decoder = codecs.getincrementaldecoder(self.encoding)("replace")
             yield decoder.decode(chunk).encode("utf-8") if decoder else chunk
 
@@ -172,7 +175,7 @@ class InputFile:
         rejects: list[LineReject] = []
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b" ")
-        if not data.isascii() and not self.encoding.startswith("utf-16"):
+        if not data.isascii() and not self.encoding.startswith(WIDE):
             data = self._to_utf8(data, first_line, rejects)
         if b"\0" in data:
             data = _blank(data, first_line, lambda text: b"\0" in text, "NUL byte in the line", rejects)

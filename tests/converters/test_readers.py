@@ -55,6 +55,11 @@ def test_lines_of_python_literals_are_parsed_not_evaluated(cli, log, tmp_path):
     assert "not a JSON object" in result.text(".rejects.tsv")
 
 
+def test_a_literal_that_is_no_text_is_rejected(cli, log):
+    lines = "{'user': 'a', 'item': 'x', 'ts': 200000000}\n" * 200 + "{'user': '\\ud800', 'item': 'x', 'ts': 1}\n"
+    assert len(cli(log(lines, "log.json")).rows()) == 201
+
+
 def test_parquet(cli, tmp_path):
     table = pa.table({name: [row[at] for row in ROWS] for at, name in enumerate(NAMES)})
     pa.parquet.write_table(table, tmp_path / "log.parquet")

@@ -39,8 +39,9 @@ def test_a_broken_byte_in_utf_8_costs_its_line(log):
     assert file.encoding == "utf-8"
 
 
-def test_an_encoding_is_obeyed(log):
-    assert lines_of(log("日本\n".encode("shift_jis")), encoding="shift_jis") == "日本\n"
+@pytest.mark.parametrize("encoding", ["shift_jis", "gb18030", "utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_an_encoding_is_obeyed(log, encoding):
+    assert lines_of(log("日本\n語\n".encode(encoding)), encoding=encoding) == "日本\n語\n"
 
 
 @pytest.mark.parametrize("name", ["latin1x", "hex", "no such"])

@@ -161,7 +161,8 @@ def main() -> None:
         measures = small_measures(folder, args.control_rows) + big_measures(folder, args.rows, 90, args.polars)
         if args.big_rows:
             measures += big_measures(folder, args.big_rows, None, args.polars)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    load = f"load {os.getloadavg()[1]:.1f} over the last 5 minutes"  # above the number of cores, seconds mean little
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {load}")
     print(f"{'what':<34}{'rows':>12}{'seconds':>10}{'cpu s':>8}{'peak MiB':>10}  target")
     for m in measures:
         verdict = {True: "reached", False: "MISSED", None: ""}[m.reached]

@@ -95,6 +95,6 @@ def test_flagless_real_tables(cli, real_data):
 
 @pytest.mark.slow
 def test_ml_1m_takes_seconds(cli, real_data):
-    start = time.perf_counter()
+    start = time.process_time()
     assert cli(real_data / "ml-1m", "--source", "ml-1m").code == 0
-    assert time.perf_counter() - start < 12  # three times the target of a quiet machine
+    assert time.process_time() - start < 6  # of two processors together; it is about 2.5 s

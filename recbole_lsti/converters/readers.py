@@ -226,20 +226,27 @@ class CsvReader(Reader):
 
         names = [str(index) for index in range(self.width)]
         keep = {str(self.columns.index(name)): name for name in wanted}
-        table = pa.csv.read_csv(
-            io.BytesIO(data),
-            pa.csv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
-            pa.csv.ParseOptions(
-                delimiter=sep,
-                quote_char='"' if self.quote else False,
-                newlines_in_values=bool(continued),
-                ignore_empty_lines=False,
-                invalid_row_handler=on_ragged,
-            ),
-            pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), include_columns=list(keep), strings_can_be_null=False
-            ),
-        )
+        try:
+            table = pa.csv.read_csv(
+                io.BytesIO(data),
+                pa.csv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
+                pa.csv.ParseOptions(
+                    delimiter=sep,
+                    quote_char='"' if self.quote else False,
+                    newlines_in_values=bool(continued),
+                    ignore_empty_lines=False,
+                    invalid_row_handler=on_ragged,
+                ),
+                pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    include_columns=list(keep),
+                    strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise AtomicFileError(
+                f"{self.file.name}, line {start} must start whole rows: {_first_line(error)}"
+            ) from error
         n_lines = data.count(b"\n") + (not data.endswith(b"\n"))
         numbers = np.arange(start + skip, start + skip + n_lines, dtype=np.int64)
         if continued:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -38,9 +39,9 @@ def convert(plan: Plan, notify: Notify = quiet) -> dict[str, object]:
     """
     check_scalings(plan)
     with StagedFolder(plan.output / plan.name, plan.overwrite) as staged:
-        con = open_engine(staged.scratch, plan)
         try:
-            report = _convert_in(con, plan, staged.folder, notify)
+            with closing(open_engine(staged.scratch, plan)) as con:
+                report = _convert_in(con, plan, staged.folder, notify)
         except (duckdb.InterruptException, RuntimeError) as error:
             if "interrupt" in str(error).lower():  # how the engine passes on Ctrl-C
                 raise KeyboardInterrupt from error
@@ -49,8 +50,6 @@ def convert(plan: Plan, notify: Notify = quiet) -> dict[str, object]:
             raise AtomicFileError(f"{plan.name} must be convertible: {str(error).splitlines()[0]}") from error
         except OSError as error:
             raise AtomicFileError(f"{plan.output} must be writable: {error.strerror or error}") from error
-        finally:
-            con.close()
         staged.commit()
     notify("done", {"folder": str(plan.output / plan.name)})
     return report

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import tempfile
 from pathlib import Path
 
@@ -32,11 +30,9 @@ MISSING = {"", "NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "null", "NULL",
 
 def convert_csv(rows, folder: Path, features=()):
     """Write rows as CSV, convert them, and return the folder made."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(["user", "item", "timestamp", "value"])
-    writer.writerows(rows)
-    (folder / "log.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
+    lines = [",".join('"' + str(cell).replace('"', '""') + '"' for cell in row) for row in rows]
+    text = "\n".join(["user,item,timestamp,value", *lines, ""])
+    (folder / "log.csv").write_bytes(text.encode("utf-8"))
     wishes = Wishes(features=tuple(features), time_format="s")
     table, _ = describe_inter((folder / "log.csv",), Format(encoding="utf-8", sep=","), wishes)
     convert(Plan("made", folder / "out", (table,)))

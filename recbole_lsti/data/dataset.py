@@ -10,12 +10,14 @@ from recbole.data import dataset as recbole_dataset
 from recbole.data.dataset import SequentialDataset
 
 from recbole_lsti.data.events import Events, HistoryRows
+from recbole_lsti.data.split import VectorSplits
+from recbole_lsti.data.tables import AtomicTables
 
 # where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
 TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
 
 
-class LSTIDataset(SequentialDataset):
+class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
     """A SequentialDataset whose rows point into one time-ordered table of events.
 
     It yields the rows that RecBole's SequentialDataset yields, in both train modes, for every split, and differs in
@@ -40,15 +42,16 @@ class LSTIDataset(SequentialDataset):
 
     def _normalize(self) -> None:
         # the last moment at which time is what the file says: normalisation and float32 come after
-        self.event_time = self.inter_feat[self.time_field].to_numpy(dtype=np.float64, copy=True)
+        self.event_time = self.inter_feat[self.time_field].to_numpy(copy=True)  # int64 where the file has integers
+        self.inter_feat[self.time_field] = self.inter_feat[self.time_field].astype(np.float64)
         super()._normalize()
 
     def data_augmentation(self) -> None:
         """Order the events and point one row at every event that has a history."""
         self._aug_presets()
-        columns = dict(self.inter_feat.interaction)
+        columns = self.inter_feat.interaction
         if any(self.config[key] for key in TIME_KEYS):
-            columns[f"exact_{self.time_field}"] = torch.from_numpy(self.event_time)
+            columns[f"exact_{self.time_field}"] = torch.from_numpy(self.event_time.astype(np.float64))
         events = Events.ordered(
             columns,
             self.event_time,

@@ -15,6 +15,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_lsti.data.grouping import group_rows
+
 
 @dataclass(frozen=True)
 class Events:
@@ -23,13 +25,16 @@ class Events:
     Attributes:
         columns: field -> (E, ...) tensor, E events.
         first: (E,) int64, position of the first event of the event's user.
-        time: (E,) float64 seconds as they stand in the file, before any normalisation or float32.
+        time: (E,) seconds as they stand in the file, before any normalisation or float32; int64 where the file has
+            integers only, else float64.
+        moment: (E,) int32 or int64, the rank of the time among the different times.
         uid_field, time_field, length_field, list_suffix: RecBole's names.
     """
 
     columns: dict[str, Tensor]
     first: np.ndarray
     time: np.ndarray
+    moment: np.ndarray
     uid_field: str
     time_field: str
     length_field: str
@@ -37,14 +42,20 @@ class Events:
 
     @classmethod
     def ordered(cls, columns: dict[str, Tensor], time: np.ndarray, uid_field: str, **names: str) -> Events:
-        """Sort unordered columns by user and exact time, stably."""
+        """Sort columns by user and exact time, stably; `columns` is emptied of the unordered ones on the way."""
         user = columns[uid_field].numpy()
-        order = np.lexsort((time, user))  # stable: ties keep file order
-        user, time = user[order], time[order]
-        index = torch.from_numpy(order)
-        begins = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, np.int64)
-        first = np.repeat(begins, np.diff(np.r_[begins, len(user)]))
-        return cls({k: v[index] for k, v in columns.items()}, first, time, uid_field=uid_field, **names)
+        by_time = None  # both steps are stable: ties keep file order
+        if np.any(time[1:] < time[:-1]):
+            by_time = np.argsort(time, kind="stable")
+            user, time = user[by_time], time[by_time]
+        later = np.r_[False, time[1:] > time[:-1]]
+        moment = np.cumsum(later, dtype=np.int32 if len(time) < 2**31 else np.int64)
+        groups = group_rows(user, int(user.max(initial=0)) + 1)
+        index = torch.from_numpy(groups.rows if by_time is None else by_time[groups.rows])
+        for field in list(columns):  # a column goes as soon as its ordered copy is there
+            columns[field] = columns[field][index]
+        first = groups.spread(groups.starts[:-1])
+        return cls(columns, first, time[groups.rows], moment[groups.rows], uid_field=uid_field, **names)
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
@@ -123,9 +134,11 @@ class HistoryRows(Interaction):
         fields = [by] if isinstance(by, str) else list(by)
         directions = [ascending] * len(fields) if isinstance(ascending, bool) else list(ascending)
         for field, up in reversed(list(zip(fields, directions, strict=True))):
-            exact = field == self.events.time_field
-            key = self.events.time[self.targets] if exact else self.interaction[field].numpy()
-            order = np.argsort(key, kind="stable")
+            if field == self.events.time_field:
+                moment = self.events.moment[self.targets]
+                order = group_rows(moment, int(moment.max(initial=0)) + 1).rows
+            else:
+                order = np.argsort(self.interaction[field].numpy(), kind="stable")
             self._reindex(order if up else order[::-1])
 
     def _reindex(self, index: Any) -> None:

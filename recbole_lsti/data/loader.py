@@ -33,7 +33,7 @@ class TrainSequences(TorchDataset):
         self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
         self.is_target = np.zeros(len(self.events.first), dtype=bool)
         self.is_target[rows.targets] = True
-        targets = np.sort(rows.targets)
+        targets = np.flatnonzero(self.is_target)
         first = self.events.first[targets]
         ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
         length = dataset.max_item_list_len

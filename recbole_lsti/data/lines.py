@@ -43,7 +43,10 @@ def scan_lines(path: str | Path, separator: str, n_columns: int, encoding: str =
         raise ValueError(f"field_separator ({separator!r}) must be one ASCII character")
     rows, line = 0, 1
     widths = np.zeros(n_columns, dtype=np.int64)
-    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):  # bytes are no characters there
+    with open(path, "rb") as file:
+        head = file.readline()
+    # bytes are no characters in these encodings, and old Mac files have no line ends that `readline` knows
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or b"\r" in head.rstrip(b"\r\n"):
         return _scan_records(path, separator, n_columns, encoding)
     for block in _blocks(path):
         if np.any(block == _QUOTE) or _lone_return(block):

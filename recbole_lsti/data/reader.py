@@ -21,7 +21,7 @@ from recbole_lsti.data.lines import Lines, first_undecodable_line, line_of_row, 
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 ROWS_AT_A_TIME = 1 << 18
-_MARK = "\0"  # stands between the lists of a column while they are split in one go
+_MARK = "\x1e"  # ASCII record separator: stands between the lists of a column while they are split in one go
 
 
 class Field(NamedTuple):

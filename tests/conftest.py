@@ -1,0 +1,53 @@
+"""Small atomic data sets and the settings that shrink a run to seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import recbole_lsti  # noqa: F401 - mends RecBole before any test imports it
+
+SMALL = {
+    "hidden_size": 8,
+    "inner_size": 16,
+    "n_layers": 1,
+    "short_window": 4,
+    "epochs": 2,
+    "train_batch_tokens": 256,
+    "show_progress": False,
+    "use_gpu": False,
+}
+
+
+@pytest.fixture
+def small() -> dict:
+    """Settings of a network and a training that take a second."""
+    return dict(SMALL)
+
+
+def write_inter(folder: Path, name: str, rows: list[tuple], header: str = "user_id:token\titem_id:token\ttimestamp:float") -> Path:
+    """Write <folder>/<name>/<name>.inter with the rows in the order given."""
+    target = folder / name
+    target.mkdir(parents=True, exist_ok=True)
+    lines = [header, *("\t".join(map(str, row)) for row in rows)]
+    (target / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return target
+
+
+def random_rows(n_users: int = 20, n_items: int = 30, seed: int = 0, shortest: int = 1, longest: int = 25) -> list[tuple]:
+    """Rows (user, item, time) in time order, times small enough for float32, with ties."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for user in range(n_users):
+        for _ in range(random.integers(shortest, longest + 1)):
+            rows.append((f"u{user}", f"i{random.integers(n_items)}", int(random.integers(0, 500))))
+    return sorted(rows, key=lambda row: row[2])
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A data folder with one data set, `tiny`: 20 users, up to 30 items, up to 25 events a user."""
+    write_inter(tmp_path, "tiny", random_rows())
+    return tmp_path

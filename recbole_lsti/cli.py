@@ -77,6 +77,9 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", default="LSTI", help="name of the model (default: LSTI)")
     parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files of settings, separated by blanks; later ones win")
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument("--cache-dir", help="keep parsed data here, so that the next start takes seconds (default: no cache)")
+    cache.add_argument("--no-cache", action="store_true", help="use no cache, whatever cache_dir the settings name")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (default: 1)")
     parser.add_argument("--ip", default="localhost", help="address of the first machine (default: localhost)")
     parser.add_argument("--port", default="5678", help="port of the first machine (default: 5678)")
@@ -89,6 +92,8 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
 def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     """Train and test; print the metrics, where the checkpoint lies, and what to try next."""
     settings = parse_settings(rest)
+    if known.cache_dir or known.no_cache:
+        settings["cache_dir"] = "null" if known.no_cache else known.cache_dir
     logging.getLogger().addHandler(_warnings_to_screen())
     keep_freed_memory()
     arguments: dict[str, Any] = {

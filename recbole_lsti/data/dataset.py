@@ -9,6 +9,8 @@ import torch
 from recbole.data import dataset as recbole_dataset
 from recbole.data.dataset import SequentialDataset
 
+from recbole_lsti.data import snapshot
+from recbole_lsti.data.cache import Cache, entry_name
 from recbole_lsti.data.events import Events, HistoryRows
 from recbole_lsti.data.split import VectorSplits
 from recbole_lsti.data.tables import AtomicTables
@@ -29,7 +31,24 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         ValueError: if no time field is loaded, or `train_mode: sequence` meets `benchmark_filename`.
     """
 
-    inter_feat: Any  # a DataFrame while RecBole reads and filters, then HistoryRows
+    inter_feat: Any  # a DataFrame while RecBole reads and filters, an Interaction from the cache, then HistoryRows
+    events: Events | None = None  # from the cache, where there is one
+
+    def _from_scratch(self) -> None:
+        if self.config["cache_dir"] is None or type(self) is not LSTIDataset or self.config["benchmark_filename"]:
+            super()._from_scratch()
+            return
+        cache = Cache(self.config["cache_dir"], self.config["cache_max_gib"])
+        name = entry_name(self.dataset_name, snapshot.settings_of(self.config), snapshot.files_of(self.config))
+        entry = cache.load(name)
+        if entry is None:
+            super()._from_scratch()
+            entry = snapshot.take(self)
+            cache.save(name, entry)
+            entry = cache.load(name) or entry  # mapped from the file, so that memory is given back at once
+        self._get_preset()
+        self._get_field_from_config()
+        snapshot.put_back(self, entry)
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         super()._load_data(token, dataset_path)
@@ -49,19 +68,24 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
     def data_augmentation(self) -> None:
         """Order the events and point one row at every event that has a history."""
         self._aug_presets()
-        columns = self.inter_feat.interaction
+        events = self.events or self.order_events(self.inter_feat.interaction)
         if any(self.config[key] for key in TIME_KEYS):
-            columns[f"exact_{self.time_field}"] = torch.from_numpy(self.event_time.astype(np.float64))
-        events = Events.ordered(
-            columns,
-            self.event_time,
-            uid_field=self.uid_field,
-            time_field=self.time_field,
-            length_field=self.item_list_length_field,
-            list_suffix=self.config["LIST_SUFFIX"],
-        )
+            events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
         self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, bool(self.config["pad_to_longest"]))
+
+    def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
+        """Order the interactions by user and exact time; `columns` is emptied on the way."""
+        return Events.ordered(columns, self.event_time, **self.event_names())
+
+    def event_names(self) -> dict[str, str]:
+        """The names that Events goes by."""
+        return {
+            "uid_field": self.uid_field,
+            "time_field": self.time_field,
+            "length_field": self.item_list_length_field,
+            "list_suffix": self.config["LIST_SUFFIX"],
+        }
 
     def __getitem__(self, index: Any, join: bool = True) -> Any:
         rows = self.inter_feat[index]

@@ -51,9 +51,9 @@ class Events:
         later = np.r_[False, time[1:] > time[:-1]]
         moment = np.cumsum(later, dtype=np.int32 if len(time) < 2**31 else np.int64)
         groups = group_rows(user, int(user.max(initial=0)) + 1)
-        index = torch.from_numpy(groups.rows if by_time is None else by_time[groups.rows])
+        order = groups.rows.astype(np.int64) if by_time is None else by_time[groups.rows]
         for field in list(columns):  # a column goes as soon as its ordered copy is there
-            columns[field] = columns[field][index]
+            columns[field] = torch.from_numpy(columns[field].numpy()[order])
         first = groups.spread(groups.starts[:-1])
         return cls(columns, first, time[groups.rows], moment[groups.rows], uid_field=uid_field, **names)
 

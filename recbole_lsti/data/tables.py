@@ -265,7 +265,9 @@ class AtomicTables(Dataset):
 
     # ---- tensors -----------------------------------------------------------------------------------------------
 
-    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Interaction:
+    def _dataframe_to_interaction(self, data: pd.DataFrame | Interaction) -> Interaction:
+        if isinstance(data, Interaction):  # from the cache
+            return data
         paired = [field for field in data if field in self.config["numerical_features"]]  # (value, weight) pairs
         columns = dict(super()._dataframe_to_interaction(data[paired]).interaction) if paired else {}
         for field in data:

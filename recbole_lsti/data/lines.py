@@ -32,8 +32,18 @@ class Lines(NamedTuple):
     joined: int = 0
 
 
-def scan_lines(path: str | Path, separator: str, n_columns: int, encoding: str = "utf-8") -> Lines:
+def scan_lines(
+    path: str | Path,
+    separator: str,
+    n_columns: int,
+    encoding: str = "utf-8",
+    ragged: list[tuple[int, int]] | None = None,
+) -> Lines:
     """Look at every line of a file; it must have rows, each of as many columns as the header.
+
+    Args:
+        ragged (list | None): takes the line and the columns of every row that has other columns than the header, in
+            place of the error for the first of them.
 
     Raises:
         ValueError: a separator of several characters.
@@ -47,10 +57,12 @@ def scan_lines(path: str | Path, separator: str, n_columns: int, encoding: str =
         head = file.readline()
     # bytes are no characters in these encodings, and old Mac files have no line ends that `readline` knows
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or b"\r" in head.rstrip(b"\r\n"):
-        return _scan_records(path, separator, n_columns, encoding)
+        return _scan_records(path, separator, n_columns, encoding, ragged)
     for block in _blocks(path):
         if np.any(block == _QUOTE) or _lone_return(block):
-            return _scan_records(path, separator, n_columns, encoding)
+            if ragged is not None:
+                ragged.clear()  # the whole file is gone through again
+            return _scan_records(path, separator, n_columns, encoding, ragged)
         cuts = np.flatnonzero((block == ord(separator)) | (block == _NEWLINE))
         ends = np.flatnonzero(block[cuts] == _NEWLINE)
         if len(cuts) == len(ends) * n_columns and np.array_equal(ends, np.arange(n_columns - 1, len(cuts), n_columns)):
@@ -64,9 +76,10 @@ def scan_lines(path: str | Path, separator: str, n_columns: int, encoding: str =
             columns = np.diff(ends, prepend=-1)
             blank = _blank(block, cuts, ends)
             wrong = np.flatnonzero((columns != n_columns) & ~blank)
-            if len(wrong):
-                first = int(wrong[0])
-                raise _ragged(path, line + 1 + first, int(columns[first]), n_columns)
+            if len(wrong) and ragged is None:
+                raise _ragged(path, line + 1 + int(wrong[0]), int(columns[wrong[0]]), n_columns)
+            if ragged is not None:
+                ragged += zip((line + 1 + wrong).tolist(), columns[wrong].tolist(), strict=True)
             rows += len(ends) - int(np.count_nonzero(blank))
             widths[:] = -1 << 60
         line += len(ends)
@@ -129,7 +142,9 @@ def _blank(block: np.ndarray, cuts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return filled[stops] == filled[starts]
 
 
-def _scan_records(path: str | Path, separator: str, n_columns: int, encoding: str) -> Lines:
+def _scan_records(
+    path: str | Path, separator: str, n_columns: int, encoding: str, ragged: list[tuple[int, int]] | None
+) -> Lines:
     """The same, slowly, for files in which a field may be quoted and hold separators or line ends."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
@@ -140,7 +155,9 @@ def _scan_records(path: str | Path, separator: str, n_columns: int, encoding: st
             for record in records:
                 joined += records.line_num - line - 1
                 if len(record) != n_columns and (len(record) > 1 or (record and record[0].strip())):
-                    raise _ragged(path, line + 1, len(record), n_columns)
+                    if ragged is None:
+                        raise _ragged(path, line + 1, len(record), n_columns)
+                    ragged.append((line + 1, len(record)))
                 rows += any(record) or len(record) > 1
                 line = records.line_num
     finally:

@@ -252,6 +252,18 @@ def _hyperopt(hyper_tuning: types.ModuleType) -> None:
     )
 
 
+def _ksr_floats(ksr: types.ModuleType) -> None:
+    """Let KSR run: it keeps the relations' vectors as float64 and multiplies them with float32, which torch refuses."""
+    original = ksr.KSR.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, config: Any, dataset: Any) -> None:
+        original(self, config, dataset)
+        self.relation_Matrix = self.relation_Matrix.float()
+
+    ksr.KSR.__init__ = init
+
+
 @contextlib.contextmanager
 def tensorboard_folder(folder: Any) -> Iterator[None]:
     """Have a trainer that is made meanwhile write its TensorBoard events to `folder`; None: nowhere.
@@ -317,7 +329,7 @@ def _loaders(data_utils: types.ModuleType) -> None:
     original = data_utils.get_dataloader
 
     @functools.wraps(original)
-    def get_dataloader(config: Any, phase: str) -> type:
+    def get_dataloader(config: Any, phase: str) -> Any:
         if config["model"] in REGISTERED or "train_mode" in config:
             from recbole_lsti.data.loader import loader_class
 
@@ -347,6 +359,7 @@ AFTER: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "recbole.data.dataset": (_lookups,),
     "recbole.data.dataset.dataset": (_pandas_warnings,),
     "recbole.data.utils": (_loaders,),
+    "recbole.model.sequential_recommender.ksr": (_ksr_floats,),
     "recbole.trainer": (_lookups,),
     "recbole.trainer.hyper_tuning": (_hyperopt,),
     "recbole.trainer.trainer": (_amp, _ddp_on_cpu),

@@ -23,15 +23,31 @@ from recbole_lsti.config_rules import check_values
 
 # what RecBole derives from other keys, and what holds for one process or one machine: a run is repeated without them
 DERIVED_KEYS = frozenset(
-    "MODEL_TYPE MODEL_INPUT_TYPE device eval_type single_spec local_rank nproc world_size offset ip port "
-    "valid_metric_bigger valid_neg_sample_args test_neg_sample_args cache_dir cache_max_gib".split()
+    (
+        *("MODEL_TYPE", "MODEL_INPUT_TYPE", "device", "eval_type", "valid_metric_bigger"),
+        *("valid_neg_sample_args", "test_neg_sample_args"),
+        *("single_spec", "local_rank", "nproc", "world_size", "offset", "ip", "port", "cache_dir", "cache_max_gib"),
+    )
 )
 # what RecBole reads although none of its YAML files names it
 KEYS_IN_NO_YAML = frozenset(
-    "model dataset config_files encoding tail_ratio token_num_threshold reg_weight pretrain_epochs save_step "
-    "mask_ratio ft_ratio eta beta wandb_project train_stage".split()
+    (
+        *("model", "dataset", "config_files", "encoding", "tail_ratio", "token_num_threshold", "reg_weight"),
+        *("pretrain_epochs", "save_step", "train_stage", "mask_ratio", "ft_ratio", "eta", "beta"),
+    )
 )
 UNIFORM_NEGATIVE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+
+
+class YamlLoader(yaml.SafeLoader):
+    """A safe YAML loader that reads 1e-3 as a number; YAML 1.1 itself asks for 1.0e-3."""
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+0123456789."),
+)
 
 
 class LSTIConfig(Config):
@@ -57,7 +73,7 @@ class LSTIConfig(Config):
     adds_lsti_properties = True  # compat adds them to RecBole's own Config alone
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return yaml_loader()
+        return YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         return {key: parse_literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
@@ -87,7 +103,9 @@ class LSTIConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        self.internal_config_dict.update(lsti_properties(model, dataset, self.yaml_loader))
+        for cls in reversed(model_class.__mro__):  # a subclass of LSTI starts from LSTI's defaults
+            if issubclass(cls, torch.nn.Module):
+                self.internal_config_dict.update(lsti_properties(cls.__name__, dataset, self.yaml_loader))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
@@ -97,7 +115,9 @@ class LSTIConfig(Config):
             # kept in the internal part, from which checkpoints read the settings
             negatives = copy.deepcopy(UNIFORM_NEGATIVE) if needs_negatives(self.model_class, final) else None
             self.internal_config_dict["train_neg_sample_args"] = final["train_neg_sample_args"] = negatives
-        check_values(final, self.model, self.dataset)
+        # RecBole would fill what a partial eval_args leaves out with its defaults for general models
+        final["eval_args"] = {**self.internal_config_dict["eval_args"], **final["eval_args"]}
+        check_values(final, self.model_class, self.dataset)
         return copy.deepcopy(final)
 
     def _init_device(self) -> None:
@@ -164,22 +184,8 @@ def lsti_properties(model: str, dataset: str, loader: type[yaml.SafeLoader] | No
     merged: dict[str, Any] = {}
     for path in (folder / "overall.yaml", folder / f"model/{model}.yaml", folder / f"dataset/{dataset}.yaml"):
         if path.is_file():
-            merged.update(_read_yaml(path, loader or yaml_loader()))
+            merged.update(_read_yaml(path, loader or YamlLoader))
     return merged
-
-
-def yaml_loader() -> type[yaml.SafeLoader]:
-    """Return a safe YAML loader that reads 1e-3 as a number; YAML 1.1 itself asks for 1.0e-3."""
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+"),
-        list("-+0123456789."),
-    )
-    return Loader
 
 
 def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:

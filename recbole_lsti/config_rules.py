@@ -51,14 +51,14 @@ RULES = {
     "n_heads": _COUNT,
     "cache_dir": Rule((str,), "a folder, or null", optional=True),
     "cache_max_gib": Rule(_NUMBER, "a number of GiB above 0", lambda value: value > 0),
+    "train_batch_tokens": _COUNT,
+    "min_context": _FROM_ZERO,
 }
 # for LSTI beside them
 LSTI_RULES = {
     "n_layers": _COUNT,
     "inner_size": _COUNT,
     "short_window": _COUNT,
-    "train_batch_tokens": _COUNT,
-    "min_context": _FROM_ZERO,
     "hidden_dropout_prob": _SHARE,
     "attn_dropout_prob": _SHARE,
     "initializer_range": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
@@ -73,23 +73,27 @@ LSTI_RULES = {
 }
 
 
-def check_values(final: Mapping[str, Any], model: str, dataset: str) -> None:
+def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> None:
     """Check the resolved settings of a run.
+
+    Args:
+        final: the settings.
+        model_class: the model they are for; LSTI's own rules hold for its subclasses, too.
+        dataset: name of the data set.
 
     Raises:
         TypeError: a value of the wrong type.
         ValueError: a value out of its range, or two that contradict each other.
         FileNotFoundError: the data set's folder is missing.
     """
-    for key, rule in {**RULES, **(LSTI_RULES if model == "LSTI" else {})}.items():
+    is_lsti = any(cls.__name__ == "LSTI" for cls in model_class.__mro__)
+    for key, rule in {**RULES, **(LSTI_RULES if is_lsti else {})}.items():
         if key in final:
             _check(key, final[key], rule)
     if "n_heads" in final and final.get("hidden_size", 0) % final["n_heads"]:
         raise ValueError(f"hidden_size ({final['hidden_size']}) must be divisible by n_heads ({final['n_heads']})")
-    if model == "LSTI" and final["long_excludes_short"] and final["fusion"] == "long":
+    if is_lsti and final["long_excludes_short"] and final["fusion"] == "long":
         raise ValueError("long_excludes_short (True) must be False where fusion is long: there is no short branch")
-    if model != "LSTI" and final["train_mode"] == "sequence":
-        raise ValueError(f"train_mode (sequence) must be prefix for {model}: RecBole trains it from one target a row")
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"

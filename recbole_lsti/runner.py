@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import secrets
 import time
@@ -17,6 +18,7 @@ import torch
 import yaml
 from recbole.data import data_preparation
 from recbole.utils import init_seed
+from recbole.utils.logger import RemoveColorFilter
 
 from recbole_lsti import checkpoint
 from recbole_lsti.compat import tensorboard_folder
@@ -133,7 +135,7 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
                 f"trained on ({len(content['tokens'][field]) - 1} different {field}, ids in the same order)"
             )
     network.load_state_dict(content["state_dict"])
-    network.load_other_parameter(content["other_parameter"])
+    checkpoint.load_other_state(network, content["other_parameter"])
     return Loaded(config, network.eval(), dataset, *loaders)
 
 
@@ -154,7 +156,7 @@ def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> di
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
-        "best_valid_score": best_valid_score,
+        "best_valid_score": best_valid_score if math.isfinite(best_valid_score) else None,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": best_valid_result,
         "test_result": test_result,
@@ -182,6 +184,9 @@ def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
 
 
 def _make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
+    config["checkpoint_dir"] = str(
+        run_dir or "."
+    )  # RecBole's trainers make this folder and write more than weights to it
     with tensorboard_folder(run_dir and run_dir / "tensorboard"):
         trainer = trainer_class(config)(config, network)
     if run_dir is not None:
@@ -214,6 +219,7 @@ def _log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
     if run_dir is not None:
         handlers.append(logging.FileHandler(run_dir / "run.log", encoding="utf-8"))
         handlers[0].setLevel(level)
+        handlers[0].addFilter(RemoveColorFilter())
         handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = logger.level
     logger.setLevel(level)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import recbole.trainer
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
@@ -16,7 +17,9 @@ from tqdm import tqdm
 
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
+from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
+from recbole_lsti.model.every_position import EveryPosition
 
 
 class PortableTrainer(Trainer):
@@ -33,12 +36,14 @@ class PortableTrainer(Trainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
+        self.eval_collector = RankingCollector(config)
         self.best_epoch = -1
         self.curve: list[dict[str, float]] = []
         self.curve_file: Path | None = None
         self._best_state: dict[str, Any] | None = None
         self._train_data: Any = None
         self._bar: tqdm | None = None
+        self._every_position: EveryPosition | None = None
 
     def fit(
         self,
@@ -55,6 +60,7 @@ class PortableTrainer(Trainer):
             tuple: the best validation score and the validation metrics of that epoch.
         """
         self._train_data = train_data
+        self._every_position = self._make_every_position()
 
         def after_validation(epoch: int, score: float) -> None:
             self.curve[-1]["valid_score"] = float(score)
@@ -75,12 +81,21 @@ class PortableTrainer(Trainer):
         self._write_curve()
         return result
 
+    def _make_every_position(self) -> EveryPosition | None:
+        if self.config["train_mode"] != "sequence" or getattr(self.model, "trains_on_sequences", False):
+            return None
+        target_field = f"target_{self.model.ITEM_ID}{self.config['LIST_SUFFIX']}"
+        every_position = EveryPosition(self.model, target_field, self.config["NEG_PREFIX"] + target_field)
+        every_position.check()
+        return every_position
+
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
         self._write_curve()
         if hasattr(train_data, "set_epoch"):
             train_data.set_epoch(epoch_idx)
         if self._bar is not None:
             self._bar.set_description(f"epoch {epoch_idx + 1}/{self.epochs}")
+        loss_func = loss_func or self._every_position
         losses = super()._train_epoch(_Counted(train_data, self._bar), epoch_idx, loss_func, show_progress=False)
         total = sum(losses) if isinstance(losses, tuple) else losses
         self.curve.append({"epoch": epoch_idx, "train_loss": float(total) / max(1, len(train_data))})
@@ -116,7 +131,7 @@ class PortableTrainer(Trainer):
                 "cur_step": self.cur_step,
                 "best_valid_score": float(self.best_valid_score),
                 "state_dict": dict(self.model.state_dict()),
-                "other_parameter": self.model.other_parameter(),
+                "other_parameter": checkpoint.other_state(self.model),
                 "optimizer": self.optimizer.state_dict(),
                 "rng": {**checkpoint.rng_state(), "loader": None if generator is None else generator.get_state()},
                 "tokens": checkpoint.token_maps(dataset),
@@ -124,6 +139,11 @@ class PortableTrainer(Trainer):
         )
         if verbose:
             self.logger.info(f"Saved epoch {epoch}: {path}")
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Write what a pre-training has reached (S3Rec) as a checkpoint like any other."""
+        self._save_checkpoint(epoch, saved_model_file=saved_model_file)
+        self.saved_model_file = saved_model_file
 
     def resume_checkpoint(self, resume_file: str | Path, train_data: Any = None) -> None:
         """Continue from a checkpoint: weights, optimiser, generators and epoch.
@@ -142,7 +162,7 @@ class PortableTrainer(Trainer):
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
         self.best_epoch = content["epoch"]
         self.model.load_state_dict(content["state_dict"])
-        self.model.load_other_parameter(content["other_parameter"])
+        checkpoint.load_other_state(self.model, content["other_parameter"])
         self.optimizer.load_state_dict(content["optimizer"])
         checkpoint.set_rng_state(content["rng"])
         generator = getattr(train_data, "generator", None)
@@ -192,7 +212,7 @@ class PortableTrainer(Trainer):
             return
         content = checkpoint.read(model_file or self.saved_model_file, self.device)
         self.model.load_state_dict(content["state_dict"])
-        self.model.load_other_parameter(content["other_parameter"])
+        checkpoint.load_other_state(self.model, content["other_parameter"])
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
         return result  # every process has ranked every user, see data.loader
@@ -235,8 +255,9 @@ class _Counted:
 
 
 def trainer_class(config: Any) -> type[PortableTrainer]:
-    """The trainer for a model: RecBole's own for it, with what every trainer gains here."""
-    base = get_trainer(config["MODEL_TYPE"], config["model"])
+    """The trainer for a model: RecBole's own for it or for the model it is derived from, with what all gain here."""
+    names = [cls.__name__ for cls in config.model_class.__mro__ if hasattr(recbole.trainer, f"{cls.__name__}Trainer")]
+    base = get_trainer(config["MODEL_TYPE"], names[0] if names else config["model"])
     if issubclass(base, PortableTrainer):
         return base
     return type(base.__name__, (PortableTrainer, base), {})

@@ -27,7 +27,9 @@ def small() -> dict:
     return dict(SMALL)
 
 
-def write_inter(folder: Path, name: str, rows: list[tuple], header: str = "user_id:token\titem_id:token\ttimestamp:float") -> Path:
+def write_inter(
+    folder: Path, name: str, rows: list[tuple], header: str = "user_id:token\titem_id:token\ttimestamp:float"
+) -> Path:
     """Write <folder>/<name>/<name>.inter with the rows in the order given."""
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
@@ -36,7 +38,9 @@ def write_inter(folder: Path, name: str, rows: list[tuple], header: str = "user_
     return target
 
 
-def random_rows(n_users: int = 20, n_items: int = 30, seed: int = 0, shortest: int = 1, longest: int = 25) -> list[tuple]:
+def random_rows(
+    n_users: int = 20, n_items: int = 30, seed: int = 0, shortest: int = 1, longest: int = 25
+) -> list[tuple]:
     """Rows (user, item, time) in time order, times small enough for float32, with ties."""
     random = np.random.default_rng(seed)
     rows = []

@@ -72,7 +72,8 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         if any(self.config[key] for key in TIME_KEYS):
             events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
-        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, bool(self.config["pad_to_longest"]))
+        width = None if self.config["pad_to_longest"] else self.max_item_list_len
+        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
 
     def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
         """Order the interactions by user and exact time; `columns` is emptied on the way."""

@@ -82,12 +82,12 @@ class HistoryRows(Interaction):
         events (Events): what the rows point into.
         targets (ndarray): (R,) int64, each row's target event; its history is the events of its user before it.
         max_length (int): the history shows at most its last `max_length` events.
-        pad_to_longest (bool): list fields are as wide as the longest history asked for, not `max_length` wide.
+        width (int | None): columns of the list fields; None: as many as the longest history asked for has.
     """
 
-    def __init__(self, events: Events, targets: np.ndarray, max_length: int, pad_to_longest: bool) -> None:
+    def __init__(self, events: Events, targets: np.ndarray, max_length: int, width: int | None) -> None:
         self.events, self.targets = events, targets
-        self.max_length, self.pad_to_longest = max_length, pad_to_longest
+        self.max_length, self.width = max_length, width
         self.interaction = _Fields(self)
 
     @property
@@ -100,6 +100,11 @@ class HistoryRows(Interaction):
         """(R,) int64, first event that each row's history shows."""
         return np.maximum(self.events.first[self.targets], self.targets - self.max_length)
 
+    @property
+    def longest(self) -> int:
+        """Events that the longest of the histories shows, 1 or more."""
+        return int((self.targets - self.begins).max(initial=1))
+
     def __getitem__(self, index: Any) -> Any:
         """A field by name, or rows by int, slice, list, ndarray or tensor (numbers or a bool mask)."""
         if isinstance(index, str):
@@ -111,7 +116,7 @@ class HistoryRows(Interaction):
             return Interaction({field: row[field][0] for field in row})
         if isinstance(index, Sequence):  # an empty list must select no rows, not be read as floats
             index = np.asarray(index, dtype=bool if len(index) and isinstance(index[0], bool) else np.int64)
-        rows = HistoryRows(self.events, self.targets[index], self.max_length, self.pad_to_longest)
+        rows = HistoryRows(self.events, self.targets[index], self.max_length, self.width)
         rows.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
         rows.interaction.dropped = set(self.interaction.dropped)
         return rows
@@ -167,9 +172,7 @@ class _Fields(MutableMapping):
                 return torch.from_numpy(rows.targets - begins)
             base = field.removesuffix(events.list_suffix)
             if field != base and base in events.columns:
-                longest = int((rows.targets - begins).max(initial=1))
-                width = longest if rows.pad_to_longest else rows.max_length
-                return events.window(base, begins, rows.targets, width)
+                return events.window(base, begins, rows.targets, rows.width or rows.longest)
         raise KeyError(field)
 
     def __setitem__(self, field: str, value: Tensor) -> None:

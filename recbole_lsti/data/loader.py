@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from logging import getLogger
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
 from recbole.data.interaction import Interaction
@@ -117,6 +119,12 @@ class TokenBatches(Sampler):
     def __len__(self) -> int:
         return len(self._batches())
 
+    @property
+    def padding_share(self) -> float:
+        """Share of the epoch's computed steps that are padding, 0..1."""
+        computed = sum(len(batch) * int(self.lengths[batch].max()) for batch in self._batches())
+        return 1 - sum(int(self.lengths[batch].sum()) for batch in self._batches()) / max(1, computed)
+
     def _batches(self) -> list[np.ndarray]:
         if self._drawn is None or self._drawn[0] != self.epoch:
             self._drawn = (self.epoch, self._draw())
@@ -164,6 +172,10 @@ class SequenceTrainDataLoader(DataLoader):
             0 if single else torch.distributed.get_rank(),
             1 if single else torch.distributed.get_world_size(),
         )
+        getLogger().info(
+            f"training sequences: {len(sequences)} windows of {sequences.lengths.sum()} steps in {len(self.batches)} "
+            f"batches, {100 * self.batches.padding_share:.1f} % padding"
+        )
         super().__init__(sequences, sampler=self.batches, batch_size=None, num_workers=config["worker"])
 
     def set_epoch(self, epoch: int) -> None:
@@ -183,21 +195,61 @@ class SequenceTrainDataLoader(DataLoader):
         return batch
 
 
-class LengthSortedEvalDataLoader(FullSortEvalDataLoader):
-    """RecBole's full-ranking loader over histories sorted by length, so that a batch computes little padding."""
+class BoundedEvalDataLoader(FullSortEvalDataLoader):
+    """RecBole's full-ranking loader with as many rows a batch as their scores of all items fit the free memory.
+
+    `eval_batch_size` is the most; the metrics do not depend on it. RecBole's 4,096 rows of a million items are 16 GB.
+    """
+
+    def _init_batch_size_and_step(self) -> None:
+        fitting = rows_that_fit(self._dataset.item_num, self.config["device"])
+        self.step = min(self.config["eval_batch_size"], fitting)
+        self.set_batch_size(self.step)
+
+
+def rows_that_fit(n_items: int, device: torch.device) -> int:
+    """Return how many rows of float32 scores, with the three copies that ranking makes, fill a quarter of free memory.
+
+    Args:
+        n_items (int): columns.
+        device: where the scores lie.
+    Returns:
+        int: rows, 1 or more.
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return max(1, free // 4 // (4 * 4 * n_items))
+
+
+class LengthSortedEvalDataLoader(BoundedEvalDataLoader):
+    """The same over histories sorted by length, so that a batch computes little padding."""
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
         dataset.sort(by=dataset.item_list_length_field)
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
 
+class EqualWidthNegSampleEvalDataLoader(NegSampleEvalDataLoader):
+    """RecBole's loader with sampled negatives, which joins rows one by one and needs them to be of one width."""
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        dataset.inter_feat.width = dataset.inter_feat.longest
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+
+
 def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:
-    """What builds the loader for a phase ("train", "valid", "test") where ours differs from RecBole's, else None."""
+    """What builds the loader for a phase ("train", "valid", "test") where ours differs from RecBole's, else None.
+
+    RecBole's deprecated phase "evaluation" is left to RecBole, which warns.
+    """
+    if phase == "evaluation":
+        return None
     if phase == "train":
         return SequenceTrainDataLoader if config["train_mode"] == "sequence" else None
     full = config["eval_args"]["mode"][phase] == "full"
-    sorted_rows = full and config["pad_to_longest"] and config["benchmark_filename"] is None
-    loader = LengthSortedEvalDataLoader if sorted_rows else FullSortEvalDataLoader if full else NegSampleEvalDataLoader
+    if config["pad_to_longest"] and config["benchmark_filename"] is None:
+        loader = LengthSortedEvalDataLoader if full else EqualWidthNegSampleEvalDataLoader
+    else:
+        loader = BoundedEvalDataLoader if full else NegSampleEvalDataLoader
     return loader if config["single_spec"] else partial(_whole, loader)
 
 

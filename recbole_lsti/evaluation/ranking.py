@@ -32,7 +32,7 @@ def rank(
 
     Args:
         config: the resolved config; it names metrics and cut-offs.
-        collector: RecBole's Collector after `data_collect(train_data)`.
+        collector: RankingCollector after `data_collect(train_data)`.
         batches: (interaction, scores (B, N), row of each positive (P,), item of each positive (P,)), in the order of
             the evaluated rows.
         seen: for the evaluated rows start..stop, the (row, item) pairs of their whole histories, rows from 0.
@@ -43,7 +43,7 @@ def rank(
     start = 0
     for interaction, scores, row, item in batches:
         both["raw"].eval_batch_collect(scores, interaction, row, item)
-        mask_seen(scores, row, item, *seen(start, start + len(scores)))
+        mask_seen(scores, *seen(start, start + len(scores)))
         both["unseen"].eval_batch_collect(scores, interaction, row, item)
         start += len(scores)
     evaluator = Evaluator(config)
@@ -51,14 +51,11 @@ def rank(
     return Rankings(*({metric: float(value) for metric, value in result.items()} for result in results))
 
 
-def mask_seen(scores: Tensor, row: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> None:
-    """Put seen items last, in place; a target among them comes after all others, so that it is a miss for any k < N.
+def mask_seen(scores: Tensor, row: Tensor, item: Tensor) -> None:
+    """Take the items of each row's history out of the race, in place; RankingCollector counts such a target a miss.
 
     Args:
         scores (Tensor): (B, N).
-        row, item (Tensor): (P,) int64, the targets.
-        seen_row, seen_item (Tensor): (S,) int64, the items of each row's history.
+        row, item (Tensor): (S,) int64, the items of each row's history.
     """
-    scores[seen_row, seen_item] = torch.finfo(scores.dtype).min
-    was_seen = scores[row, item] == torch.finfo(scores.dtype).min
-    scores[row[was_seen], item[was_seen]] = -torch.inf
+    scores[row.to(scores.device), item.to(scores.device)] = -torch.inf

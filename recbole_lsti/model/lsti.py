@@ -72,6 +72,8 @@ class LSTI(SequentialRecommender):
     one target a row (`prefix`, as RecBole trains). The outputs at a step depend on that step and earlier ones alone.
     """
 
+    trains_on_sequences = True  # calculate_loss takes a target behind every step
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         H = config["hidden_size"]

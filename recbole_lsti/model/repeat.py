@@ -43,7 +43,8 @@ class RepeatTerm(nn.Module):
     def of(self, items: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""
         steps = torch.arange(item_seq.shape[1], device=item_seq.device)
-        history = item_seq[row].masked_fill(steps > step[:, None], 0)  # (T, L)
+        history = item_seq[row]  # (T, L)
+        history = history.masked_fill((steps > step[:, None]) | (history == 0), -1)
         match = history[:, None] == items[:, :, None]  # (T, K, L)
         count = match.sum(dim=2)
         at = (match * (steps + 1)).amax(dim=2) - 1  # last occurrence, -1 where there is none

@@ -1,0 +1,106 @@
+"""The command line: RecBole's flags, any setting behind them, mistakes in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_lsti.cli import build_parser, format_result, main, parse_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_settings_with_and_without_an_equals_sign():
+    words = ["--hidden_size=8", "--fusion", "sum", "--topk=[5,10]", "--clip_grad_norm={'max_norm':1}", "--a=b=c"]
+    expected = {"hidden_size": "8", "fusion": "sum", "topk": "[5,10]", "clip_grad_norm": "{'max_norm':1}", "a": "b=c"}
+    assert parse_settings(words) == expected
+    assert parse_settings(["--x=1", "--x=1"]) == {"x": "1"}
+    assert parse_settings(["--force_unknown_keys", "--x", "-1"]) == {"force_unknown_keys": "True", "x": "-1"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["oops"], r"argument \(oops\) must be --key=value or --key value"),
+        (["--x"], r"argument \(--x\) must have a value: --x=value"),
+        (["--x=1", "--x=2"], r"argument \(--x\) must be given once, not as 1 and 2"),
+    ],
+)
+def test_settings_that_are_none(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_settings(words)
+
+
+def test_every_flag_of_recboles_program_is_there():
+    flags = ["-m", "SASRec", "-d", "tiny", "--config_files", "a.yaml", "--nproc", "2", "--ip", "h", "--port", "1"]
+    flags += ["--world_size", "4", "--group_offset", "2", "--x=1"]
+    known, rest = build_parser().parse_known_args(["train", *flags])
+    assert vars(known) == {
+        **{"command": "train", "model": "SASRec", "dataset": "tiny", "config_files": "a.yaml", "nproc": 2},
+        **{"ip": "h", "port": "1", "world_size": 4, "group_offset": 2},
+    }
+    assert rest == ["--x=1"]
+    assert vars(build_parser().parse_args(["train"]))["model"] == "LSTI"
+    assert vars(build_parser().parse_args(["train"]))["dataset"] == "ml-100k"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--hidden_siz=8"], "config key (hidden_siz) must be one that is read; nearest: hidden_size"),
+        (["train", "--hidden_size=15"], "hidden_size (15) must be divisible by n_heads (2)"),
+        (["train", "-d", "nothere"], "dataset (nothere) must be a folder in data_path"),
+        (["train", "--config_files", "none.yaml"], "config file (none.yaml) must exist"),
+        (["train", "--nproc", "2", "--epoch=1"], "config key (epoch) must be one that is read; nearest: epochs"),
+        (["recommend", "none.pth", "--users", "1"], "checkpoint (none.pth) must exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "recommend", "doctor"])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"recbole-lsti {command}" in capsys.readouterr().out.split("example")[1]
+
+
+def test_train_prints_metrics_checkpoint_and_the_next_command(tiny, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    flags = ["-d", "tiny", "--data_path", str(tiny), "--epochs=1", "--hidden_size=8", "--show_progress=False"]
+    program = ROOT / "run_recbole_lsti.py"
+    command = (
+        [sys.executable, str(program)] if program.is_file() else [sys.executable, "-m", "recbole_lsti.cli", "train"]
+    )
+    done = subprocess.run([*command, *flags], cwd=work, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "LSTI on tiny"
+    assert lines[1].split() == ["validation", "test", "test,", "unseen", "items"]
+    assert {line.split()[0] for line in lines[2:7]} == {"recall@10", "mrr@10", "ndcg@10", "hit@10", "precision@10"}
+    checkpoint = next(line.split(": ")[1] for line in lines if line.startswith("checkpoint: "))
+    assert (work / checkpoint).is_file()
+    assert lines[-1].startswith(f"try next:   recbole-lsti recommend {checkpoint}")
+    assert done.stderr == ""
+
+
+def test_the_table_leaves_out_what_was_not_measured():
+    result = {
+        **{"model": "S3Rec", "best_valid_result": None, "test_result": {"hit@10": 0.5}, "test_result_unseen": None},
+        **{"best_epoch": 1, "epochs_run": 1, "train_seconds": 2.0, "n_parameters": 1000, "peak_rss_mib": 1.0},
+        **{"checkpoint_file": None},
+    }
+    text = format_result(result)
+    assert "validation" not in text
+    assert "1,000 parameters" in text

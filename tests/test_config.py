@@ -1,0 +1,165 @@
+"""LSTIConfig: literals only, known keys only, checked values, nothing of the program it runs in."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from recbole.model import sequential_recommender
+
+from recbole_lsti.config import LSTIConfig, known_keys, needs_negatives, parse_literal, plain_config, properties_folder
+from recbole_lsti.config_rules import LSTI_RULES
+
+
+def config(**settings) -> LSTIConfig:
+    return LSTIConfig("LSTI", "ml-100k", config_dict=settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("5", 5),
+        ("[5, 10]", [5, 10]),
+        ("{'max_norm': 5}", {"max_norm": 5}),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("~", None),
+        ("gate", "gate"),
+        ("__import__('os').getcwd()", "__import__('os').getcwd()"),
+        ("2*3", "2*3"),
+    ],
+)
+def test_settings_are_literals_and_never_evaluated(text, value):
+    assert parse_literal(text) == value
+    assert (
+        LSTIConfig("LSTI", "ml-100k", config_dict={"anything": text, "force_unknown_keys": True})["anything"] == value
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"hidden_siz": 8}, ValueError, r"config key \(hidden_siz\) must be one that is read; nearest: hidden_size"),
+        ({"hidden_size": 15}, ValueError, r"hidden_size \(15\) must be divisible by n_heads \(2\)"),
+        ({"hidden_size": "big"}, TypeError, r"hidden_size \(big\) must be a whole number, 1 or more"),
+        ({"hidden_size": 0}, ValueError, r"hidden_size \(0\) must be a whole number, 1 or more"),
+        ({"n_layers": True}, TypeError, r"n_layers \(True\) must be a whole number"),
+        ({"hidden_dropout_prob": 1.0}, ValueError, r"hidden_dropout_prob \(1.0\) must be a number from 0 to below 1"),
+        ({"learning_rate": -1}, ValueError, r"learning_rate \(-1\) must be a number above 0"),
+        ({"learning_rate": None}, TypeError, r"learning_rate \(None\) must be a number above 0"),
+        ({"fusion": "gates"}, ValueError, r"fusion \(gates\) must be one of gate, scalar, sum, concat, long, short"),
+        ({"loss_type": "MSE"}, ValueError, r"loss_type \(MSE\) must be one of CE, BPR"),
+        ({"train_mode": "rows"}, ValueError, r"train_mode \(rows\) must be one of sequence, prefix"),
+        ({"session_gap": 0}, ValueError, r"session_gap \(0\) must be a number of seconds above 0, or null"),
+        ({"use_gpu": "yes"}, TypeError, r"use_gpu \(yes\) must be True or False"),
+        ({"long_excludes_short": True, "fusion": "long"}, ValueError, r"long_excludes_short \(True\) must be False"),
+        ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
+        (
+            {"valid_metric": "NDCG@7"},
+            ValueError,
+            r"valid_metric \(NDCG@7\) must be one of metrics .* @ one of topk \[10\]",
+        ),
+        ({"metrics": ["NDGC"]}, ValueError, r"metrics \(NDGC\) must be of RecBole's: .*ndcg"),
+        ({"topk": [0]}, ValueError, r"topk \(\[0\]\) must be a whole number, 1 or more"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(settings, error, message):
+    with pytest.raises(error, match=message) as raised:
+        config(**settings)
+    assert "\n" not in str(raised.value)
+
+
+def test_right_settings_beside_the_wrong_ones_pass():
+    settings = {"hidden_size": 16, "session_gap": 1, "valid_metric": "Recall@5", "topk": [5, 10], "learning_rate": 1}
+    assert config(**settings, loss_type="BPR", fusion="sum")["valid_metric"] == "Recall@5"
+    assert config(hidden_siz=8, force_unknown_keys=True)["hidden_siz"] == 8
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match=r"model \(SASRek\) must be .*; nearest: SASRec"):
+        LSTIConfig("SASRek", "ml-100k")
+    with pytest.raises(ValueError, match=r"model \(BPR\) must be a sequential recommender"):
+        LSTIConfig("BPR", "ml-100k")
+    (tmp_path / "books").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"dataset \(book\) must be a folder in data_path .*there: books"):
+        LSTIConfig("LSTI", "book", config_dict={"data_path": str(tmp_path)})
+    with pytest.raises(ValueError, match=r"dataset \(None\) must be given"):
+        LSTIConfig("LSTI")
+
+
+def test_config_files(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("hidden_size: 8\nlearning_rate: 1e-3\n", encoding="utf-8")
+    second.write_text("hidden_size: 4\n", encoding="utf-8")
+    found = LSTIConfig("LSTI", "ml-100k", [str(first), str(second)], {"n_heads": 1})
+    assert (found["hidden_size"], found["learning_rate"], found["n_heads"]) == (4, 0.001, 1)
+    assert LSTIConfig("LSTI", "ml-100k", [str(first)], {"hidden_size": 32})["hidden_size"] == 32
+    with pytest.raises(FileNotFoundError, match=r"config file \(.*none.yaml\) must exist"):
+        LSTIConfig("LSTI", "ml-100k", [str(tmp_path / "none.yaml")])
+    for text, message in (("a: [", "must be YAML"), ("- 1\n", "must hold `key: value` lines, not a list")):
+        first.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            LSTIConfig("LSTI", "ml-100k", [str(first)])
+    first.write_text("a: !!python/object/apply:os.getcwd []\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="must be YAML"):
+        LSTIConfig("LSTI", "ml-100k", [str(first)])
+
+
+def test_the_command_line_of_a_foreign_program_is_not_read(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pytest", "--hidden_size=8", "--nonsense=1"])
+    assert config()["hidden_size"] == 64
+    assert "nonsense" not in config()
+
+
+def test_use_gpu_false_means_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert config(use_gpu=False)["device"] == torch.device("cpu")
+    assert config(use_gpu=True)["device"] == torch.device("cuda")
+
+
+def test_each_sequential_model_gets_the_negatives_it_needs():
+    expected = {"FPMC": 1, "TransRec": 1, "SINE": 1, "DIN": 1, "SASRec": None, "RepeatNet": None, "LSTI": None}
+    for model, number in expected.items():
+        found = LSTIConfig(model, "ml-100k")["train_neg_sample_args"]
+        assert found["sample_num"] == (number or "none"), model
+    assert config(loss_type="BPR")["train_neg_sample_args"]["sample_num"] == 1
+    many = {"distribution": "uniform", "sample_num": 3}
+    assert config(loss_type="BPR", train_neg_sample_args=many)["train_neg_sample_args"]["sample_num"] == 3
+    assert not needs_negatives(sequential_recommender.SASRec, {"loss_type": "CE"})
+
+
+def test_keys_that_recbole_reads_are_known():
+    """Every config["key"] outside RecBole's models and outside what only decision trees and graphs need."""
+    package = Path(sequential_recommender.__file__).parents[2]
+    known = set(config().final_config_dict) | known_keys(sequential_recommender.SASRec)
+    allowed = {
+        "train_rec_step",
+        "train_kg_step",
+        "n_enc_epochs",
+        "n_dec_epochs",
+        "m_step",
+        "warm_up_step",
+        "kge_interval",
+    }
+    for folder in ("config", "data", "evaluator", "quick_start", "utils"):
+        for path in (package / folder).rglob("*.py"):
+            for key in re.findall(r"""config\[["'](\w+)["']\]""", path.read_text(encoding="utf-8")):
+                if key.startswith(("xgb_", "lgb_", "MASK_", "CROP_", "REORDER_", "INVERSE_")) or key in allowed:
+                    continue
+                assert key in known | {"POS_ITEMS", "NEG_ITEMS", "convert_token_to_onehot"}, f"{path.name}: {key}"
+
+
+def test_the_properties_name_every_rule_and_repeat_a_run():
+    defaults = yaml.safe_load((properties_folder() / "model" / "LSTI.yaml").read_text(encoding="utf-8"))
+    assert set(LSTI_RULES) <= set(defaults)
+    first = plain_config(config(hidden_size=16, loss_type="BPR"))
+    again = plain_config(LSTIConfig(config_dict=yaml.safe_load(yaml.safe_dump(first))))
+    assert again == first
+    assert first["hidden_size"] == 16
+    assert not {"device", "MODEL_TYPE", "local_rank"} & set(first)

@@ -1,0 +1,233 @@
+"""LSTI's contracts: causality, the short-term part, the exact split of scores, gradients, losses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from recbole.data.interaction import Interaction
+
+from recbole_lsti.config import LSTIConfig
+from recbole_lsti.config_rules import FUSIONS
+from recbole_lsti.model.branches import WindowAttention
+from recbole_lsti.model.lsti import LSTI
+from recbole_lsti.model.repeat import RepeatTerm
+
+N_ITEMS = 40
+
+
+def make_model(**settings) -> LSTI:
+    config = LSTIConfig(
+        LSTI,
+        "ml-100k",
+        config_dict={"hidden_size": 16, "inner_size": 24, "short_window": 5, "use_gpu": False, **settings},
+    )
+    stub = SimpleNamespace(
+        num=lambda field: N_ITEMS, inter_feat={"item_id": torch.arange(1, N_ITEMS).repeat_interleave(3)}
+    )
+    torch.manual_seed(0)
+    model = LSTI(config, stub)
+    with torch.no_grad():  # biases and tables start at zero: give them something to say
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+        model.item_embedding.weight[0] = 0
+    return model.eval()
+
+
+def batch_of(item_seq: torch.Tensor, lengths: torch.Tensor | None = None, **fields) -> Interaction:
+    lengths = (item_seq > 0).sum(1) if lengths is None else lengths
+    return Interaction({"item_id_list": item_seq, "item_length": lengths, **fields})
+
+
+def random_sequences(B: int, L: int, n_items: int = N_ITEMS) -> torch.Tensor:
+    return torch.randint(1, n_items, (B, L), generator=torch.Generator().manual_seed(1))
+
+
+def times_of(item_seq: torch.Tensor) -> torch.Tensor:
+    steps = torch.randint(0, 2000, item_seq.shape, generator=torch.Generator().manual_seed(2))
+    return steps.cumsum(1).double() + 1.4e9
+
+
+ALL_TIME = {"short_seconds": 4000.0, "session_gap": 1500.0, "time_bias": True}
+
+
+@pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [{"n_layers": 3}, ALL_TIME])
+@torch.no_grad()
+def test_one_pass_scores_every_step_as_its_prefix_alone(settings):
+    model, item_seq = make_model(**settings), random_sequences(3, 13)
+    time = times_of(item_seq)
+    row, step = torch.ones(3, 13).nonzero(as_tuple=True)
+    whole = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
+    scores = model._score_all(whole, item_seq, row, step)
+    for r, t in zip(row.tolist(), step.tolist(), strict=True):
+        prefix = batch_of(item_seq[r : r + 1, : t + 1], exact_timestamp_list=time[r : r + 1, : t + 1])
+        torch.testing.assert_close(model.full_sort_predict(prefix)[0], scores[r * 13 + t], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_later_items_padding_and_batch_order_change_nothing():
+    model, item_seq = make_model(), random_sequences(4, 12)
+    lengths = torch.tensor([12, 7, 1, 5])
+    padded = item_seq.masked_fill(torch.arange(12) >= lengths[:, None], 0)
+    scores = model.full_sort_predict(batch_of(padded, lengths))
+    torch.testing.assert_close(model.full_sort_predict(batch_of(item_seq, lengths)), scores)  # later items are there
+    wider = torch.nn.functional.pad(padded, (0, 9))
+    torch.testing.assert_close(model.full_sort_predict(batch_of(wider, lengths)), scores)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model.full_sort_predict(batch_of(padded[order], lengths[order])), scores[order])
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("window", [1, 2, 5, 8])
+@torch.no_grad()
+def test_the_short_branch_sees_its_window_and_no_more(n_layers, window):
+    model = make_model(fusion="short", repeat_term=False, n_layers=n_layers, short_window=window)
+    item_seq = random_sequences(1, 20)
+    scores = model.full_sort_predict(batch_of(item_seq))
+    changed = item_seq.clone()
+    changed[0, : 20 - window] = changed[0, : 20 - window] % (N_ITEMS - 1) + 1  # all before the short-term part
+    torch.testing.assert_close(model.full_sort_predict(batch_of(changed)), scores)
+    changed = item_seq.clone()
+    changed[0, 20 - window] = changed[0, 20 - window] % (N_ITEMS - 1) + 1  # its oldest item
+    assert (model.full_sort_predict(batch_of(changed)) - scores).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("limit", "time"),
+    [
+        ({"short_seconds": 100.0}, [0, 10, 20, 900, 950, 1000]),
+        ({"session_gap": 300.0}, [0, 10, 20, 900, 1150, 1400]),
+        ({"short_seconds": 200.0, "session_gap": 60.0}, [0, 880, 890, 960, 980, 1000]),
+    ],
+)
+@torch.no_grad()
+def test_seconds_and_sessions_bound_the_short_part(limit, time):
+    """The last three events are the short-term part in each case; the first three must not be seen."""
+    model = make_model(fusion="short", repeat_term=False, n_layers=1, short_window=6, **limit)
+    item_seq, time = random_sequences(1, 6), torch.tensor([time], dtype=torch.float64) + 1.4e9
+    scores = model.full_sort_predict(batch_of(item_seq, exact_timestamp_list=time))
+    for step in range(6):
+        changed = item_seq.clone()
+        changed[0, step] = changed[0, step] % (N_ITEMS - 1) + 1
+        moved = (model.full_sort_predict(batch_of(changed, exact_timestamp_list=time)) - scores).abs().max()
+        assert (moved > 1e-4) == (step >= 3), step
+
+
+@torch.no_grad()
+def test_the_long_branch_can_leave_the_short_part_out():
+    model = make_model(long_excludes_short=True, repeat_term=False, short_window=5)
+    item_seq = random_sequences(1, 12)
+    long = model.forward(item_seq, {})
+    changed = item_seq.clone()
+    changed[0, 7:] = changed[0, 7:] % (N_ITEMS - 1) + 1
+    branch = lambda seq: model.long_branch(model.input_norm(model.item_embedding(seq)))  # noqa: E731
+    delayed = model.fusion.long_norm(torch.nn.functional.pad(branch(item_seq), (0, 0, 5, 0))[:, :12])
+    gate = model.forward(item_seq, {}).gate
+    torch.testing.assert_close(long.long, gate * delayed)
+    torch.testing.assert_close(
+        torch.nn.functional.pad(branch(changed), (0, 0, 5, 0))[:, 11],
+        torch.nn.functional.pad(branch(item_seq), (0, 0, 5, 0))[:, 11],
+    )
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@torch.no_grad()
+def test_the_parts_sum_to_the_score(fusion):
+    model = make_model(fusion=fusion)
+    item_seq = random_sequences(5, 9, n_items=12)  # few items: repeats are there
+    batch = batch_of(item_seq, item_id=torch.tensor([1, 5, 39, 7, 11]))
+    parts, _ = model.score_parts(batch)
+    total = model.full_sort_predict(batch)
+    torch.testing.assert_close(parts.total, total, atol=1e-5, rtol=1e-5)
+    assert (parts.repeat != 0).any()
+    torch.testing.assert_close(model.predict(batch), total[torch.arange(5), batch["item_id"]], atol=1e-5, rtol=1e-5)
+
+
+def test_repeat_term_equals_counting_by_hand():
+    torch.manual_seed(0)
+    term, user = RepeatTerm(4), torch.randn(6, 4)
+    with torch.no_grad():
+        term.table.copy_(torch.randn_like(term.table))
+    item_seq = torch.tensor([[3, 5, 3, 3, 2, 5], [4, 4, 4, 4, 0, 0]])
+    row, step = torch.tensor([0, 0, 0, 1, 1, 0]), torch.tensor([0, 3, 5, 3, 1, 4])
+    found = term.add_to(torch.zeros(6, 7), user, item_seq, row, step)
+    expected = torch.zeros(6, 7)
+    for query, (r, t) in enumerate(zip(row.tolist(), step.tolist(), strict=True)):
+        history = item_seq[r, : t + 1].tolist()
+        for item in set(history):
+            distance = t - max(i for i, seen in enumerate(history) if seen == item)
+            recency, frequency = (distance + 1).bit_length() - 1, history.count(item).bit_length() - 1
+            expected[query, item] = term.table[recency, frequency] + term.state(user)[query, recency]
+    torch.testing.assert_close(found, expected)
+    items = torch.arange(7).expand(6, 7)
+    torch.testing.assert_close(term.of(items, user, item_seq, row, step), expected)
+
+
+def test_windowed_attention_equals_full_attention_with_a_band():
+    torch.manual_seed(0)
+    layer = WindowAttention(8, 2, window=4, time_bias=False, dropout=0.0)
+    torch.nn.init.normal_(layer.distance_bias)
+    x = torch.randn(2, 11, 8)
+    q, k, v = layer.qkv(x).view(2, 11, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    distance = torch.arange(11)[:, None] - torch.arange(11)
+    bias = layer.distance_bias[:, distance.clamp(0, 3)].masked_fill((distance < 0) | (distance > 3), -torch.inf)
+    mixed = torch.softmax(q @ k.transpose(-1, -2) / 2 + bias, -1) @ v
+    expected = layer.out(mixed.transpose(1, 2).reshape(2, 11, 8))
+    torch.testing.assert_close(layer(x, None, None, None), expected)
+
+
+def sequence_batch(item_seq: torch.Tensor, time: torch.Tensor, loss_type: str) -> Interaction:
+    target = torch.roll(item_seq, -1, 1)
+    target[:, -1] = 0
+    batch = batch_of(item_seq, target_item_id_list=target, exact_timestamp_list=time)
+    if loss_type == "BPR":
+        batch["neg_target_item_id_list"] = torch.where(target > 0, target % (N_ITEMS - 1) + 1, 0)
+    return batch
+
+
+@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [ALL_TIME])
+def test_every_parameter_receives_a_gradient(settings, loss_type):
+    model = make_model(loss_type=loss_type, **settings).train()
+    item_seq = random_sequences(8, 14, n_items=N_ITEMS)
+    item_seq[:, 8:] = item_seq[:, :6]  # repeats
+    model.calculate_loss(sequence_batch(item_seq, times_of(item_seq), loss_type)).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # a step always sees itself: with one softmax entry short of two, no bias is idle
+    assert without == []
+
+
+@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+def test_sequence_loss_is_the_mean_of_the_prefix_losses(loss_type):
+    model, item_seq = make_model(loss_type=loss_type), random_sequences(2, 7)
+    batch = sequence_batch(item_seq, times_of(item_seq), loss_type)
+    losses = []
+    for r in range(2):
+        for t in range(6):
+            prefix = batch_of(item_seq[r : r + 1, : t + 1], item_id=item_seq[r : r + 1, t + 1])
+            if loss_type == "BPR":
+                prefix["neg_item_id"] = batch["neg_target_item_id_list"][r : r + 1, t]
+            losses.append(model.calculate_loss(prefix))
+    torch.testing.assert_close(model.calculate_loss(batch), torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_padding_row_stays_zero_in_training():
+    model = make_model(weight_decay=0.1).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    item_seq = torch.nn.functional.pad(random_sequences(4, 6), (0, 3))
+    for _ in range(3):
+        optimiser.zero_grad()
+        model.calculate_loss(sequence_batch(item_seq, times_of(item_seq), "CE")).backward()
+        optimiser.step()
+    assert model.item_embedding.weight[0].abs().sum() == 0
+    assert make_model().item_embedding.weight[1:].abs().sum() > 0
+
+
+def test_popularity_starts_at_the_log_of_the_frequency():
+    config = LSTIConfig(LSTI, "ml-100k", config_dict={"use_gpu": False})
+    items = torch.tensor([1] * 9 + [2] * 3 + [3])
+    model = LSTI(config, SimpleNamespace(num=lambda field: 5, inter_feat={"item_id": items}))
+    difference = model.popularity[1] - model.popularity[2]
+    torch.testing.assert_close(difference, torch.tensor(10 / 4).log())
+    assert model.popularity[4] < model.popularity[3]

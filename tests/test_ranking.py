@@ -1,0 +1,109 @@
+"""Both rankings, against counting by hand."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import random_rows, write_inter
+from recbole.data import data_preparation
+from recbole.evaluator import Collector, Evaluator
+
+import recbole_lsti
+from recbole_lsti.config import LSTIConfig
+from recbole_lsti.data import create_dataset, loader
+from recbole_lsti.evaluation.collector import RankingCollector
+from recbole_lsti.evaluation.ranking import mask_seen
+from recbole_lsti.trainer import LSTITrainer
+
+METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC"]
+COVERAGE = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]
+
+
+def collected(cls, config, batches) -> dict[str, float]:
+    collector = cls(config)
+    for scores, row, item in batches:
+        collector.eval_batch_collect(scores.clone(), None, row, item)
+    return {key: float(value) for key, value in Evaluator(config).evaluate(collector.get_data_struct()).items()}
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+def test_metrics_equal_recboles_on_random_scores_with_ties(decimals):
+    settings = {"metrics": METRICS, "topk": [1, 5, 10], "metric_decimal_place": 12, "use_gpu": False}
+    config = LSTIConfig("LSTI", "ml-100k", config_dict={**settings, "valid_metric": "NDCG@10"})
+    torch.manual_seed(decimals)
+    batches = []
+    for _ in range(5):
+        scores = torch.randn(150, 60).round(decimals=decimals)
+        scores[:, 0] = -torch.inf
+        batches.append((scores, torch.arange(150), torch.randint(1, 60, (150,))))
+    ours, theirs = collected(RankingCollector, config, batches), collected(Collector, config, batches)
+    assert len(ours) == 19
+    for metric, value in theirs.items():
+        assert ours[metric] == pytest.approx(value, abs=1e-9), metric
+
+
+def test_metrics_over_all_users_work(tmp_path, monkeypatch):
+    """RecBole's own Collector stops on them: 'int' object has no attribute 'cpu'."""
+    monkeypatch.chdir(tmp_path)
+    write_inter(tmp_path, "tiny", random_rows())
+    settings = {"data_path": str(tmp_path), "hidden_size": 8, "use_gpu": False, "epochs": 1, "show_progress": False}
+    settings |= {"metrics": ["NDCG", *COVERAGE], "topk": [2]}
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**settings, "valid_metric": "NDCG@2"}, saved=False)
+    assert 0 < result["test_result"]["itemcoverage@2"] <= 1
+    assert len(result["test_result"]) == 6
+
+
+def test_a_masked_target_is_a_miss_even_where_no_other_item_is_left():
+    config = LSTIConfig("LSTI", "ml-100k", config_dict={"metrics": ["Hit"], "topk": [3], "valid_metric": "Hit@3"})
+    scores = torch.tensor([[-torch.inf, 5.0, 4.0, 3.0], [-torch.inf, 1.0, 2.0, 3.0]])
+    mask_seen(scores, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]))
+    assert scores.tolist() == [[-torch.inf, -torch.inf, -torch.inf, 3.0], [-torch.inf, -torch.inf, 2.0, 3.0]]
+    batch = [(scores, torch.arange(2), torch.tensor([2, 2]))]
+    assert collected(RankingCollector, config, batch) == {"hit@3": 0.5}
+
+
+def test_a_batch_is_as_large_as_memory_allows(monkeypatch):
+    monkeypatch.setattr(loader.psutil, "virtual_memory", lambda: SimpleNamespace(available=16 * 2**20))
+    assert loader.rows_that_fit(1000, torch.device("cpu")) == 16 * 2**20 // 4 // 16 // 1000
+    assert loader.rows_that_fit(10**9, torch.device("cpu")) == 1
+
+
+def test_rankings_equal_counting_by_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_inter(tmp_path, "tiny", random_rows())
+    settings = {"data_path": str(tmp_path), "hidden_size": 8, "use_gpu": False, "topk": [3, 10], "eval_batch_size": 6}
+    settings |= {"metrics": ["NDCG", "Hit"], "metric_decimal_place": 12, "MAX_ITEM_LIST_LENGTH": 5}
+    config = LSTIConfig("LSTI", "tiny", config_dict=settings)
+    dataset = create_dataset(config)
+    train_data, _, test_data = data_preparation(config, dataset)
+    model = config.model_class(config, train_data._dataset)
+    trainer = LSTITrainer(config, model)
+    trainer.eval_collector.data_collect(train_data)
+    found = trainer.evaluate_rankings(test_data, load_best_model=False)
+
+    histories: dict[str, list[str]] = {}
+    for user, item, _ in random_rows():
+        histories.setdefault(user, []).append(item)
+    expected = {name: dict.fromkeys(("ndcg@3", "ndcg@10", "hit@3", "hit@10"), 0.0) for name in ("raw", "unseen")}
+    users = [user for user, items in histories.items() if len(items) > 1]
+    model.eval()
+    for user in users:
+        *history, target = (dataset.token2id("item_id", item) for item in histories[user])
+        batch = {"item_id_list": torch.tensor([history[-5:]]), "item_length": torch.tensor([len(history[-5:])])}
+        score = model.full_sort_predict(batch)[0].detach()
+        for name in expected:
+            rivals = [j for j in range(1, dataset.item_num) if name == "raw" or j not in history]
+            rank = 1 + sum(bool(score[j] > score[target]) for j in rivals) if target in rivals else math.inf
+            for k in (3, 10):
+                expected[name][f"hit@{k}"] += (rank <= k) / len(users)
+                expected[name][f"ndcg@{k}"] += (1 / math.log2(rank + 1) if rank <= k else 0) / len(users)
+    for name in expected:
+        metrics = getattr(found, name)
+        assert {key: round(value, 6) for key, value in metrics.items()} == {
+            key: round(value, 6) for key, value in expected[name].items()
+        }
+        assert all(type(value) is float for value in metrics.values())
+    assert expected["raw"] != expected["unseen"]

@@ -1,0 +1,397 @@
+"""run() and load(), checkpoints, resuming, RecBole's stock flow, processes: on data made here and on ml-100k."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import random_rows, write_inter
+
+import recbole_lsti
+from recbole_lsti import checkpoint
+from recbole_lsti.config import LSTIConfig
+from recbole_lsti.data import LSTIDataset, create_dataset
+from recbole_lsti.runner import Loaded
+from recbole_lsti.trainer import LSTITrainer, PortableTrainer, trainer_class
+
+KEYS = {
+    *("model", "dataset", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),
+    *("test_result_unseen", "run_dir", "checkpoint_file", "train_seconds", "epochs_run", "best_epoch"),
+    *("n_parameters", "peak_rss_mib"),
+}
+
+
+@pytest.fixture
+def workplace(tiny, tmp_path, monkeypatch) -> Path:
+    """An empty working directory; the data lies elsewhere."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+def scores_of(loaded: Loaded) -> torch.Tensor:
+    batches = [loaded.model.full_sort_predict(batch[0]) for batch in loaded.test_data]
+    return torch.cat(batches).detach()
+
+
+def test_run_returns_and_writes_plain_results(tiny, workplace, small):
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)})
+    assert set(result) == KEYS
+    run_dir = Path(result["run_dir"])
+    assert json.loads((run_dir / "metrics.json").read_text(encoding="utf-8")) == result
+    assert type(result["best_valid_score"]) is float
+    assert {type(value) for value in result["test_result"].values()} == {float}
+    assert result["epochs_run"] == 2
+    assert result["n_parameters"] > 500
+    assert result["peak_rss_mib"] > 100
+    files = {path.name for path in run_dir.iterdir()}
+    assert files == {"checkpoint.pth", "config.yaml", "metrics.json", "learning_curve.csv", "run.log", "tensorboard"}
+    assert (run_dir / "learning_curve.csv").read_text(encoding="utf-8").count("\n") == 3
+    assert "valid_score" in (run_dir / "run.log").read_text(encoding="utf-8")
+    assert [path.name for path in workplace.iterdir()] == ["saved"], "nothing is written elsewhere"
+    again = recbole_lsti.run(None, None, config_file_list=[str(run_dir / "config.yaml")])
+    for key in ("test_result", "best_valid_result", "test_result_unseen", "best_epoch"):
+        assert again[key] == result[key], "config.yaml repeats the run"
+
+
+def test_unsaved_run_writes_nothing_and_tests_the_best_epoch(tiny, workplace, small):
+    settings = {**small, "data_path": str(tiny), "learning_rate": 0.05, "epochs": 6}
+    kept = recbole_lsti.run("LSTI", "tiny", config_dict=settings, saved=False)
+    assert list(workplace.iterdir()) == []
+    assert kept["run_dir"] is None
+    assert kept["checkpoint_file"] is None
+    saved = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
+    assert kept["test_result"] == saved["test_result"]
+    assert kept["best_epoch"] == saved["best_epoch"] < 6, "the best epoch must not be the last, or this tells nothing"
+
+
+def test_runs_of_the_same_second_do_not_collide(tiny, workplace, small):
+    from recbole_lsti.runner import _make_run_dir
+
+    config = LSTIConfig("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)})
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: _make_run_dir(config), range(24)))
+    assert len({folder.name for folder in folders}) == 24
+
+
+@pytest.mark.parametrize("model", ["LSTI", "GRU4Rec", "SASRec"])
+def test_load_brings_the_trained_model_back(tiny, workplace, small, model):
+    settings = {**(small if model == "LSTI" else {"epochs": 1, "show_progress": False}), "data_path": str(tiny)}
+    result = recbole_lsti.run(model, "tiny", config_dict=settings)
+    content = torch.load(result["checkpoint_file"], weights_only=True)
+    assert content["config"]["model"] == model
+    assert content["tokens"]["user_id"][0] == ""
+    assert set(content["tokens"]["user_id"][1:]) == {f"u{k}" for k in range(20)}
+    assert content["rng"]["torch"].dtype == torch.uint8
+    loaded = recbole_lsti.load(result["checkpoint_file"])
+    assert loaded._fields == ("config", "model", "dataset", "train_data", "valid_data", "test_data")
+    assert isinstance(loaded.dataset, LSTIDataset)
+    trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+    trainer.eval_collector.data_collect(loaded.train_data)
+    found = trainer.evaluate(loaded.test_data, load_best_model=False)
+    assert {key: float(value) for key, value in found.items()} == result["test_result"]
+
+
+def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, small):
+    """Two epochs, stop, two more: the same scores as four epochs at once, in both train modes."""
+    for mode, dropout in (("sequence", 0.3), ("prefix", 0.3)):
+        settings = {
+            **small,
+            "data_path": str(tiny),
+            "train_mode": mode,
+            "hidden_dropout_prob": dropout,
+            "epochs": 4,
+            "eval_step": 0,
+        }
+        through = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
+        straight = recbole_lsti.load(through["checkpoint_file"])
+        first, model = make_trainer(settings)
+        first.epochs = 4
+        run_epochs(first, model, until=2, path=workplace / f"{mode}.pth")
+        second, model = make_trainer(settings)
+        torch.manual_seed(99)
+        second.resume_checkpoint(workplace / f"{mode}.pth", second._train_data)
+        assert second.start_epoch == 2
+        second.fit(second._train_data, None, saved=False)
+        resumed = straight._replace(model=model.eval())
+        torch.testing.assert_close(scores_of(resumed), scores_of(straight))
+
+
+def make_trainer(settings: dict) -> tuple[PortableTrainer, torch.nn.Module]:
+    from recbole_lsti.compat import tensorboard_folder
+    from recbole_lsti.runner import _build
+
+    config = LSTIConfig("LSTI", "tiny", config_dict=settings)
+    _, (train_data, _, _), model = _build(config)
+    with tensorboard_folder(None):
+        trainer = trainer_class(config)(config, model)
+    trainer._train_data = train_data
+    return trainer, model
+
+
+def run_epochs(trainer: PortableTrainer, model: torch.nn.Module, until: int, path: Path) -> None:
+    """Train as for all epochs, but stop after `until` of them, as a killed run does."""
+
+    class KilledError(Exception):
+        pass
+
+    save = trainer._save_checkpoint
+
+    def save_and_stop(epoch: int, verbose: bool = True, **kwargs) -> None:
+        trainer.saved_model_file = str(path)
+        save(epoch, verbose)
+        if epoch + 1 == until:
+            raise KilledError
+
+    trainer._save_checkpoint = save_and_stop
+    with pytest.raises(KilledError):
+        trainer.fit(trainer._train_data, None, saved=True)
+
+
+def test_changed_data_is_noticed(tiny, workplace, small):
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
+    write_inter(tiny, "tiny", [*random_rows(), ("new", "i1", 600), ("new", "i2", 601)])
+    with pytest.raises(
+        ValueError, match=r"dataset tiny \(21 different user_id\) must be the one .*\(20 different user_id"
+    ):
+        recbole_lsti.load(result["checkpoint_file"])
+
+
+def test_foreign_files_are_no_checkpoints(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint \(.*none.pth\) must exist"):
+        recbole_lsti.load(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("hello", encoding="utf-8")
+    torch.save({"a": 1}, tmp_path / "other.pth")
+    torch.save({"a": Path("x")}, tmp_path / "pickle.pth")
+    for name, message in (("text", "written by recbole_lsti"), ("other", "format 1"), ("pickle", "written by")):
+        with pytest.raises(ValueError, match=message):
+            recbole_lsti.load(tmp_path / f"{name}.pth")
+
+
+def test_checkpoints_are_written_whole_or_not_at_all(tmp_path):
+    checkpoint.write(tmp_path / "c.pth", {"a": np.float64(1.5), "b": np.arange(3), "c": ("x", [None, True])})
+    content = checkpoint.read(tmp_path / "c.pth")
+    assert (content["a"], content["b"].tolist(), content["c"]) == (1.5, [0, 1, 2], ("x", [None, True]))
+    with pytest.raises(ValueError, match=r"checkpoint.d.e \(PosixPath\) must be plain data"):
+        checkpoint.write(tmp_path / "c.pth", {"d": {"e": tmp_path}})
+    assert checkpoint.read(tmp_path / "c.pth")["a"] == 1.5
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
+
+
+def test_a_class_is_taken_as_a_model(tiny, workplace, small):
+    from recbole_lsti.model.lsti import LSTI
+
+    by_class = recbole_lsti.run(LSTI, "tiny", config_dict={**small, "data_path": str(tiny)}, saved=False)
+    by_name = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)}, saved=False)
+    assert by_class["test_result"] == by_name["test_result"]
+
+    class Mine(LSTI):
+        pass
+
+    settings = {**small, "data_path": str(tiny), "train_mode": "sequence", "force_unknown_keys": True}
+    defaults = yaml.safe_load(Path(recbole_lsti.config.properties_folder(), "model/LSTI.yaml").read_text("utf-8"))
+    mine = recbole_lsti.run(Mine, "tiny", config_dict={**defaults, **settings})
+    assert mine["model"] == "Mine"
+    assert isinstance(recbole_lsti.load(mine["checkpoint_file"], model=Mine).model, Mine)
+
+
+def test_stock_recbole_uses_our_model_properties_dataset_and_trainer(tiny, workplace, small, monkeypatch):
+    from recbole.quick_start import quick_start
+
+    made = {}
+    real = quick_start.get_trainer
+    monkeypatch.setattr(quick_start, "get_trainer", lambda *a: made.setdefault("trainer", real(*a)))
+    monkeypatch.setattr(sys, "argv", ["prog"])
+    result = quick_start.run_recbole("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)})
+    assert made["trainer"] is LSTITrainer
+    ours = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)})
+    assert {key: float(value) for key, value in result["test_result"].items()} == ours["test_result"]
+    config = quick_start.Config("LSTI", "tiny", config_dict={"data_path": str(tiny)})
+    assert config["train_mode"] == "sequence"
+    assert type(quick_start.create_dataset(config)) is LSTIDataset
+    found = quick_start.objective_function({**small, "model": "LSTI", "dataset": "tiny", "data_path": str(tiny)}, None)
+    assert {key: float(value) for key, value in found["test_result"].items()} == ours["test_result"]
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "SASRec", "FPMC"])
+def test_built_in_models_get_recboles_own_metrics(tiny, workplace, monkeypatch, model):
+    """The file is in time order, so RecBole reads it rightly: the same seed gives the same metrics, digit for digit."""
+    from recbole.quick_start import run_recbole
+
+    settings = {
+        "data_path": str(tiny),
+        "epochs": 2,
+        "metrics": ["NDCG", "Hit"],
+        "valid_metric": "NDCG@10",
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "train_batch_size": 64,
+        "show_progress": False,
+    }
+    ours = recbole_lsti.run(model, "tiny", config_dict=settings)
+    monkeypatch.setattr(sys, "argv", ["prog"])
+    if model != "FPMC":
+        settings["train_neg_sample_args"] = None
+    theirs = run_recbole(model, "tiny", config_dict=settings)
+    for key in ("test_result", "best_valid_result"):
+        assert ours[key] == {name: float(value) for name, value in theirs[key].items()}
+
+
+SEQUENTIAL = [
+    "BERT4Rec",
+    "CORE",
+    "Caser",
+    "DIEN",
+    "DIN",
+    "FEARec",
+    "FOSSIL",
+    "FPMC",
+    "GCSAN",
+    "GRU4Rec",
+    "HGN",
+    "HRM",
+    "LightSANs",
+    "NARM",
+    "NPE",
+    "NextItNet",
+    "RepeatNet",
+    "SASRec",
+    "SHAN",
+    "SINE",
+    "SRGNN",
+    "STAMP",
+    "TransRec",
+    "GRU4RecF",
+    "SASRecF",
+    "FDSA",
+    "S3Rec",
+    "GRU4RecKG",
+    "KSR",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", SEQUENTIAL)
+def test_every_sequential_model_of_recbole_runs_by_name(tmp_path, workplace, model):
+    """One epoch on a small data set with item attributes and a small knowledge graph."""
+    items = sorted({row[1] for row in random_rows()})
+    write_inter(tmp_path, "tiny", random_rows())
+    folder = tmp_path / "tiny"
+    lines = ["item_id:token\tclass:token_seq", *(f"{item}\tc{k % 4} c{k % 3}" for k, item in enumerate(items))]
+    (folder / "tiny.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {
+        "data_path": str(tmp_path),
+        "epochs": 1,
+        "show_progress": False,
+        "MAX_ITEM_LIST_LENGTH": 10,
+        "train_batch_size": 128,
+    }
+    if model in ("GRU4RecF", "SASRecF", "FDSA", "S3Rec", "DIN", "DIEN"):
+        load = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
+        settings |= {"load_col": load}
+    if model in ("GRU4RecF", "SASRecF", "FDSA"):
+        settings |= {"selected_features": ["class"]}
+    if model == "S3Rec":
+        settings |= {"item_attribute": "class", "train_stage": "pretrain", "pretrain_epochs": 1, "save_step": 1}
+    if model in ("GRU4RecKG", "KSR"):
+        settings |= knowledge_graph(folder, items)
+    result = recbole_lsti.run(model, "tiny", config_dict=settings, saved=model != "S3Rec")
+    assert result["epochs_run"] == 1
+    assert 0 <= result["test_result"]["ndcg@10"] <= 1
+
+
+def knowledge_graph(folder: Path, items: list[str]) -> dict:
+    random = np.random.default_rng(0)
+    size = {"GRU4RecKG": 64, "KSR": 64}["KSR"]
+    ent = ["ent_id:token\tent_emb:float_seq"] + [
+        f"e{k}\t" + " ".join(f"{x:.3f}" for x in random.normal(size=size)) for k in range(len(items))
+    ]
+    rel = ["rel_id:token\trel_emb:float_seq", "r\t" + " ".join(f"{x:.3f}" for x in random.normal(size=size))]
+    kg = ["head_id:token\trelation_id:token\ttail_id:token"] + [
+        f"e{k}\tr\te{(k + 1) % len(items)}" for k in range(len(items))
+    ]
+    link = ["item_id:token\tentity_id:token"] + [f"{item}\te{k}" for k, item in enumerate(items)]
+    for suffix, lines in (("ent", ent), ("rel", rel), ("kg", kg), ("link", link)):
+        (folder / f"tiny.{suffix}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    load = {
+        "inter": ["user_id", "item_id", "timestamp"],
+        "kg": ["head_id", "relation_id", "tail_id"],
+        "link": ["item_id", "entity_id"],
+        "ent": ["ent_id", "ent_emb"],
+        "rel": ["rel_id", "rel_emb"],
+    }
+    return {
+        "load_col": load,
+        "additional_feat_suffix": ["ent", "rel"],
+        "alias_of_entity_id": ["ent_id"],
+        "alias_of_relation_id": ["rel_id"],
+        "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tiny, workplace, small):
+    settings = {**small, "data_path": str(tiny)}
+    arguments = [f"--{key}={value}" for key, value in settings.items()]
+    command = [
+        sys.executable,
+        "-m",
+        "recbole_lsti.cli",
+        "train",
+        "-d",
+        "tiny",
+        "--nproc",
+        "2",
+        "--port",
+        str(free_port()),
+    ]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    (run_dir,) = (workplace / "saved").iterdir()
+    result = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    loaded = recbole_lsti.load(result["checkpoint_file"])
+    trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+    trainer.eval_collector.data_collect(loaded.train_data)
+    found = trainer.evaluate(loaded.test_data, load_best_model=False)
+    assert {key: float(value) for key, value in found.items()} == result["test_result"], "one process finds the same"
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as each:
+        each.bind(("localhost", 0))
+        return each.getsockname()[1]
+
+
+@pytest.mark.parametrize("mode", ["uni5", "full"])
+def test_sampled_evaluation_has_no_unseen_ranking(tiny, workplace, small, mode):
+    settings = {
+        **small,
+        "data_path": str(tiny),
+        "epochs": 1,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "mode": mode},
+    }
+    settings["eval_args"] |= {"order": "TO", "group_by": "user"}
+    result = recbole_lsti.run("LSTI", "tiny", config_dict=settings, saved=False)
+    assert (result["test_result_unseen"] is None) == (mode != "full")
+
+
+def test_pieces_work_one_by_one(tiny, workplace, small):
+    from recbole.data import data_preparation
+
+    config = LSTIConfig("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)})
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+    model = recbole_lsti.LSTI(config, train_data._dataset)
+    trainer = LSTITrainer(config, model)
+    score, _ = trainer.fit(train_data, valid_data, saved=False)
+    assert 0 <= score <= 1
+    assert trainer.evaluate(test_data, load_best_model=True)["ndcg@10"] >= 0

@@ -30,7 +30,7 @@ MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, Impor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault) or 2 (a mistake, told in one line)."""
+    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault) or 2 (a mistake, in one line)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     known, rest = parser.parse_known_args(arguments)
@@ -89,7 +89,7 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files of settings, separated by blanks; later ones win")
     cache = parser.add_mutually_exclusive_group()
-    cache.add_argument("--cache-dir", help="keep parsed data here, so that the next start takes seconds (default: no cache)")
+    cache.add_argument("--cache-dir", help="keep parsed data here for the next start (default: no cache)")
     cache.add_argument("--no-cache", action="store_true", help="use no cache, whatever cache_dir the settings name")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (default: 1)")
     parser.add_argument("--ip", default="localhost", help="address of the first machine (default: localhost)")

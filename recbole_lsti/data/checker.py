@@ -167,7 +167,9 @@ def _check_time(path: Path, name: str, time: np.ndarray, report: Report) -> None
     if negative:
         report.notes.append(f"{path.name}: {negative:,} times are before 1970 ({name} below 0)")
     if np.nanmedian(time) > YEAR_2100:
-        report.notes.append(f"{path.name}: {name} must be in seconds; its median reads as after 2100, as milliseconds do")
+        report.notes.append(
+            f"{path.name}: {name} must be in seconds; half of it reads as after 2100, as milliseconds do"
+        )
     earlier = int(np.count_nonzero(time[1:] < time[:-1]))
     if earlier:
         report.notes.append(f"{path.name}: {earlier:,} rows are earlier than the row above them")
@@ -186,8 +188,8 @@ def _compare_ids(name: str, known: pd.Series, met: pd.Series, report: Report) ->
     lacking, idle = len(met_ids - known_ids), len(known_ids - met_ids)
     if lacking:
         report.notes.append(
-            f"{lacking:,} of {len(met_ids):,} {name}s have no row in the .{name} file; RecBole drops their interactions "
-            "unless filter_inter_by_user_or_item is False"
+            f"{lacking:,} of {len(met_ids):,} {name}s have no row in the .{name} file; RecBole drops their "
+            "interactions unless filter_inter_by_user_or_item is False"
         )
     if idle:
         report.notes.append(f"{idle:,} of {len(known_ids):,} {name}s of the .{name} file have no interactions")
@@ -195,7 +197,7 @@ def _compare_ids(name: str, known: pd.Series, met: pd.Series, report: Report) ->
 
 def _look_at(inter: pd.DataFrame, columns: Columns, session_gap: float, report: Report) -> None:
     whole = inter[columns.user].notna() & inter[columns.item].notna()
-    time = inter[columns.time] if columns.time in inter else None
+    time = inter.get(columns.time)
     if time is not None and time.dtype.kind in "if":
         whole &= np.isfinite(time)
     else:

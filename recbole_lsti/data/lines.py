@@ -105,10 +105,8 @@ def first_undecodable_line(path: str | Path, encoding: str) -> AtomicFileError:
             try:
                 line.decode(encoding)
             except UnicodeDecodeError as error:
-                byte = line[error.start]
-                return AtomicFileError.at(
-                    path, number, f"byte 0x{byte:02x} at {error.start + 1} must be {encoding}; set encoding if it is another"
-                )  # fmt: skip
+                byte = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
+                return AtomicFileError.at(path, number, f"{byte} must be {encoding}; set encoding if it is another")
     return AtomicFileError.at(path, None, f"must be {encoding}; set encoding if it is another")
 
 

@@ -36,7 +36,7 @@ class Field(NamedTuple):
         return f"{self.name}:{self.type}"
 
 
-class _NotIntegers(Exception):
+class _NotIntegersError(Exception):
     """Columns that were tried as integers are not all written as integers; args: their names."""
 
 
@@ -108,7 +108,7 @@ def read_table(
         try:
             columns = _parse(path, header, fields, integers, lines, separator, encoding)
             break
-        except _NotIntegers as error:
+        except _NotIntegersError as error:
             integers.difference_update(error.args)
     for field in fields:
         if field.type.endswith("seq"):
@@ -128,7 +128,7 @@ def _parse(
     """Parse with the C engine; `integers` are the columns to try as such, which for tokens is twice as fast.
 
     Raises:
-        _NotIntegers: some of these columns are not all written as integers.
+        _NotIntegersError: some of these columns are not all written as integers.
     """
     dtype: dict[str, type] = {
         field.heading: np.float64 if field.type == "float" else str for field in fields if field.name not in integers
@@ -137,13 +137,13 @@ def _parse(
     for chunk in _chunks(path, fields, dtype, separator, encoding):
         refused = [field.name for field in fields if not joiners[field.name].add(chunk[field.heading])]
         if refused:
-            raise _NotIntegers(*refused)
+            raise _NotIntegersError(*refused)
     position = {field.name: index for index, field in enumerate(header)}
     columns = {}
     for field in fields:
         joiner = joiners.pop(field.name)
         if isinstance(joiner, _Integers) and joiner.width() != lines.widths[position[field.name]]:
-            raise _NotIntegers(field.name)
+            raise _NotIntegersError(field.name)
         columns[field.name] = joiner.join()
     return columns
 

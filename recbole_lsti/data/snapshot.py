@@ -15,11 +15,12 @@ from recbole_lsti.data.events import Events
 
 # the settings that shape tables, ids and order; those that shape windows and splits come later and are not among them
 KEYS = (
-    "field_separator seq_separator encoding USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD LABEL_FIELD seq_len threshold "
-    "load_col unload_col additional_feat_suffix rm_dup_inter val_interval filter_inter_by_user_or_item "
-    "user_inter_num_interval item_inter_num_interval alias_of_user_id alias_of_item_id preload_weight "
-    "normalize_field normalize_all numerical_features discretization"
-).split()
+    *("field_separator", "seq_separator", "encoding", "seq_len", "load_col", "unload_col", "additional_feat_suffix"),
+    *("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "LABEL_FIELD", "threshold", "preload_weight"),
+    *("rm_dup_inter", "val_interval", "filter_inter_by_user_or_item"),
+    *("user_inter_num_interval", "item_inter_num_interval", "alias_of_user_id", "alias_of_item_id"),
+    *("normalize_field", "normalize_all", "numerical_features", "discretization"),
+)
 
 
 def settings_of(config: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class AtomicTables(Dataset):
         ValueError: a filter that leaves no row.
     """
 
+    inter_feat: Any  # a DataFrame until `build`, unless it comes from the cache
+
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         load_col, unload_col = self._get_load_and_unload_col(source)
         if load_col == set():
@@ -310,7 +312,7 @@ class AtomicTables(Dataset):
 
     def _mean_count(self, field: str) -> float:
         counts = np.bincount(np.asarray(self.inter_feat[field]))
-        return np.mean(counts[counts > 0])
+        return float(np.mean(counts[counts > 0]))
 
     @property
     def avg_actions_of_users(self) -> float:

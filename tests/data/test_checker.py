@@ -114,7 +114,7 @@ def test_damage_is_what_recboles_sort_does(tmp_path: Path) -> None:
     theirs = recbole_dataset(make_config(folder))
     *_, test = theirs.build()
     last = {}
-    for user, item, time in sorted(rows, key=lambda row: row[2]):
+    for user, item, _ in sorted(rows, key=lambda row: row[2]):
         last[user] = item
     users = theirs.id2token("user_id", test.inter_feat["user_id"].numpy())
     items = theirs.id2token("item_id", test.inter_feat["item_id"].numpy())
@@ -178,8 +178,8 @@ def test_checking_loads_neither_torch_nor_recbole(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_million_rows_are_checked_in_ten_seconds(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    columns = (random.integers(10_000, size=10**6), random.integers(50_000, size=10**6), random.integers(10**8, size=10**6))
-    text = "".join(f"{user}\t{item}\t{time}\n" for user, item, time in zip(*(c.tolist() for c in columns), strict=True))
+    columns = [random.integers(most, size=10**6).tolist() for most in (10_000, 50_000, 10**8)]
+    text = "".join(f"{user}\t{item}\t{moment}\n" for user, item, moment in zip(*columns, strict=True))
     folder = inter(tmp_path / "big", HEADER + text)
     started = time.perf_counter()
     assert not check(folder).errors

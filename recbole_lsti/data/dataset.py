@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from recbole.data import dataset as recbole_dataset
 from recbole.data.dataset import SequentialDataset
+from recbole.utils import FeatureType
 
 from recbole_lsti.data import snapshot
 from recbole_lsti.data.cache import Cache, entry_name
@@ -17,6 +18,7 @@ from recbole_lsti.data.tables import AtomicTables
 
 # where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
 TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
+FIELD_TYPES = {"USER_ID_FIELD": FeatureType.TOKEN, "ITEM_ID_FIELD": FeatureType.TOKEN, "TIME_FIELD": FeatureType.FLOAT}
 
 
 class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
@@ -28,7 +30,8 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
     `inter_matrix()` answer as RecBole's do.
 
     Raises:
-        ValueError: if no time field is loaded, or `train_mode: sequence` meets `benchmark_filename`.
+        ValueError: if user, item or time is not loaded or of another type, or `train_mode: sequence` meets
+            `benchmark_filename`.
     """
 
     inter_feat: Any  # a DataFrame while RecBole reads and filters, an Interaction from the cache, then HistoryRows
@@ -52,12 +55,16 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         super()._load_data(token, dataset_path)
-        for name in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if self.config[name] not in self.inter_feat:
+        for name, kind in FIELD_TYPES.items():
+            field = self.config[name]
+            if field not in self.inter_feat:
                 raise ValueError(
-                    f"{name} ({self.config[name]}) must be a column of {token}.inter that load_col loads; "
+                    f"{name} ({field}) must be a column of {token}.inter that load_col loads; "
                     f"loaded: {', '.join(self.inter_feat.columns)}"
                 )
+            if self.field2type[field] is not kind:
+                found = self.field2type[field].value
+                raise ValueError(f"{name} ({field}) must be a {kind.value} column of {token}.inter, not {found}")
 
     def _normalize(self) -> None:
         # the last moment at which time is what the file says: normalisation and float32 come after

@@ -14,7 +14,7 @@ import numpy as np
 from recbole_lsti.data.errors import AtomicFileError
 
 BLOCK = 1 << 22
-_NEWLINE, _RETURN, _QUOTE, _SPACE = 10, 13, 34, 32
+_NEWLINE, _RETURN, _SPACE = 10, 13, 32
 
 
 class Lines(NamedTuple):
@@ -58,8 +58,10 @@ def scan_lines(
     # bytes are no characters in these encodings, and old Mac files have no line ends that `readline` knows
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or b"\r" in head.rstrip(b"\r\n"):
         return _scan_records(path, separator, n_columns, encoding, ragged)
-    for block in _blocks(path):
-        if np.any(block == _QUOTE) or _lone_return(block):
+    for piece in _blocks(path):
+        block = np.frombuffer(piece, dtype=np.uint8)
+        returns = piece.count(b"\r")
+        if b'"' in piece or returns != (piece.count(b"\r\n") if returns else 0):
             if ragged is not None:
                 ragged.clear()  # the whole file is gone through again
             return _scan_records(path, separator, n_columns, encoding, ragged)
@@ -69,7 +71,7 @@ def scan_lines(
             edges = cuts.reshape(-1, n_columns)
             ends_sum = edges.sum(axis=0)
             widths += ends_sum - np.r_[ends_sum[-1] - edges[-1, -1] - 1, ends_sum[:-1]] - len(edges)
-            widths[-1] -= np.count_nonzero(block == _RETURN)
+            widths[-1] -= returns
             # a blank line of a one-column file is no row
             rows += len(edges) if n_columns > 1 else int(np.count_nonzero(~_blank(block, cuts, ends)))
         else:
@@ -110,7 +112,7 @@ def first_undecodable_line(path: str | Path, encoding: str) -> AtomicFileError:
     return AtomicFileError.at(path, None, f"must be {encoding}; set encoding if it is another")
 
 
-def _blocks(path: str | Path) -> Iterator[np.ndarray]:
+def _blocks(path: str | Path) -> Iterator[bytes]:
     """The bytes below the header as blocks of whole lines."""
     with open(path, "rb") as file:
         file.readline()
@@ -120,16 +122,10 @@ def _blocks(path: str | Path) -> Iterator[np.ndarray]:
             if not cut:
                 rest += piece
                 continue
-            yield np.frombuffer(rest + piece[:cut], dtype=np.uint8)
+            yield rest + piece[:cut]
             rest = piece[cut:]
         if rest:
-            yield np.frombuffer(rest + b"\n", dtype=np.uint8)
-
-
-def _lone_return(block: np.ndarray) -> bool:
-    """Whether a carriage return ends a line by itself."""
-    places = np.flatnonzero(block == _RETURN)
-    return bool(np.any(block[places + 1] != _NEWLINE)) if len(places) else False  # blocks end with a newline
+            yield rest + b"\n"
 
 
 def _blank(block: np.ndarray, cuts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -154,7 +150,8 @@ def _scan_records(
                 joined += records.line_num - line - 1
                 if len(record) != n_columns and (len(record) > 1 or (record and record[0].strip())):
                     if ragged is None:
-                        raise _ragged(path, line + 1, len(record), n_columns)
+                        quoted = records.line_num > line + 1
+                        raise _ragged(path, line + 1, len(record), n_columns, quoted)
                     ragged.append((line + 1, len(record)))
                 rows += any(record) or len(record) > 1
                 line = records.line_num
@@ -163,8 +160,9 @@ def _scan_records(
     return _checked(path, Lines(rows, np.full(n_columns, -1, dtype=np.int64), joined))
 
 
-def _ragged(path: str | Path, line: int, columns: int, n_columns: int) -> AtomicFileError:
-    return AtomicFileError.at(path, line, f"columns ({columns}) must be as many as the header has ({n_columns})")
+def _ragged(path: str | Path, line: int, columns: int, n_columns: int, quoted: bool = False) -> AtomicFileError:
+    hint = "; a quotation mark opens a field there that goes on in the next line" if quoted else ""
+    return AtomicFileError.at(path, line, f"columns ({columns}) must be as many as the header has ({n_columns}){hint}")
 
 
 def _checked(path: str | Path, lines: Lines) -> Lines:

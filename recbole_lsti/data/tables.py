@@ -74,7 +74,7 @@ class AtomicTables(Dataset):
                 feat[field.name] = self._cut_lists(field.name, feat[field.name])
             elif source != "link":
                 self.field2seqlen[field.name] = 1
-        if self.time_field in exact and self.time_field in feat:
+        if exact and self.time_field in feat and self.field2type[self.time_field] is FeatureType.FLOAT:
             self._check_time(filepath, feat[self.time_field].to_numpy())
         self._rows_read = len(feat)
         self.logger.info(f"{filepath}: {len(feat)} rows, columns {', '.join(feat.columns)}")

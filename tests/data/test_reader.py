@@ -233,7 +233,13 @@ BROKEN = {
     "one short and one to spare": (HEADER + "u\ti\nu\tj\t2\t3\n", 2, "columns (2)"),
     "short behind blank lines": (HEADER + "\nu\ti\t1\n   \nu\ti\n", 5, "columns (2)"),
     "short behind a quoted field": (HEADER + '"u\tv"\ti\t1\nu\tj\n', 3, "columns (2)"),
-    "open quotation mark": (HEADER + 'u\ti\t1\n"u\tj\t2\nu\tk\t3\n', 3, "columns (1)"),
+    "open quotation mark": (HEADER + 'u\ti\t1\n"u\tj\t2\nu\tk\t3\n', 3, "a quotation mark opens a field there"),
+    "time of the wrong type": (GOOD.replace(":float", ":token"), None, "TIME_FIELD (timestamp) must be a float column"),
+    "user of the wrong type": (
+        GOOD.replace("user_id:token", "user_id:float").replace("u\t", "1\t"),
+        None,
+        "USER_ID_FIELD",
+    ),
     "invalid UTF-8": (GOOD.encode() + b"u\tcaf\xe9\t4\n", 5, "byte 0xe9 at 6 must be utf-8"),
     "invalid UTF-8 in the header": (b"us\xe9r_id:token\ti:token\n", 1, "byte 0xe9 at 3"),
     "infinite time": (GOOD + "u\tl\tinf\n", 5, "timestamp (inf) must be a finite number"),
@@ -252,7 +258,7 @@ def inter_of(folder: Path, content: str | bytes) -> Path:
 def test_broken_files_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
     content, line, words = BROKEN[case]
     path = inter_of(tmp_path / "bad", content)
-    with fails(AtomicFileError, f"{path}, line {line}: ", words):
+    with fails(ValueError, f"{path}, line {line}: " if line else "bad.inter", words):
         LSTIDataset(make_config(tmp_path / "bad"))
 
 

@@ -30,7 +30,7 @@ MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, Impor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault) or 2 (a mistake, in one line)."""
+    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault), 2 (a mistake, in one line)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     known, rest = parser.parse_known_args(arguments)

@@ -31,6 +31,11 @@ SPELLINGS = (
     ["a", "B", "é", "1", "nan?", "True", "1.5"],
 )
 
+PAIRED = [  # columns that RecBole shows as pairs of a bucket, or a value, and a weight
+    {"numerical_features": ["rating"]},
+    {"numerical_features": ["rating"], "discretization": {"rating": {"method": "ED", "bucket": 3}}},
+]
+
 
 @st.composite
 def data_sets(draw: st.DrawFn) -> dict:
@@ -75,6 +80,7 @@ def data_sets(draw: st.DrawFn) -> dict:
             "val_interval": draw(st.sampled_from(by_value)),
             "filter_inter_by_user_or_item": draw(st.booleans()),
             "threshold": draw(st.sampled_from([None, {"rating": 2.5}])),
+            **draw(st.sampled_from([{}, {}, *PAIRED])),
             "normalize_field": draw(st.sampled_from([None, ["timestamp"], ["weight", "vector"]])),
             "seq_len": draw(st.sampled_from([None, {"words": 2, "vector": 1}])),
             "alias_of_item_id": draw(st.sampled_from([None, ["alike"]])),

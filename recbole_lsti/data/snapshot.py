@@ -44,7 +44,7 @@ def take(dataset: Any) -> Entry:
         if feat_name == "inter_feat":
             events = dataset.order_events(feat.interaction)
             feat = Interaction(events.columns)
-            arrays.update({f"events/{name}": getattr(events, name) for name in ("first", "time", "moment")})
+            arrays.update({f"events/{name}": getattr(events, name) for name in ("first", "time")})
         arrays.update({f"{feat_name}/{field}": column.numpy() for field, column in feat.interaction.items()})
     arrays.update({f"preload/{field}": matrix for field, matrix in dataset._preloaded_weight.items()})
     tokens: dict[int, dict[str, Any]] = {}  # aliased fields share one list

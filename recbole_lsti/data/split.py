@@ -7,27 +7,45 @@ from typing import Any
 import numpy as np
 from recbole.data.dataset import Dataset
 
-from recbole_lsti.data.grouping import Groups, group_by_appearance
+from recbole_lsti.data.events import HistoryRows
+from recbole_lsti.data.grouping import Groups
+
+LEFT_OUT = {"valid_and_test": 2, "valid_only": 1, "test_only": 1}  # rows of a user that go to another part
 
 
 class VectorSplits(Dataset):
-    """Splits by ratio, by leaving the last ones out, and by a global moment, as RecBole's Dataset does."""
+    """Splits by ratio, by leaving the last ones out, and by a global moment, as RecBole's Dataset does.
 
-    def _grouped_index(self, group_by_list: np.ndarray) -> Groups:
-        return group_by_appearance(group_by_list)
+    The rows to split are HistoryRows, and what RecBole calls groups are users: it groups by nothing else.
+    """
 
-    def _split_index_by_leave_one_out(self, grouped_index: Groups, leave_one_num: int) -> list[np.ndarray]:
-        from_end = grouped_index.spread(grouped_index.sizes) - grouped_index.place  # 1 for the last row of a group
-        left_out = np.minimum(leave_one_num, grouped_index.spread(grouped_index.sizes) - 1)
-        part = np.where(from_end > left_out, 0, leave_one_num + 1 - from_end)
-        return [grouped_index.rows[part == number] for number in range(leave_one_num + 1)]
+    inter_feat: Any
+
+    def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list[Any]:
+        """Leave out the last rows of each user; returns the data sets to train, validate and test on.
+
+        Raises:
+            ValueError: no group field.
+            NotImplementedError: a mode other than LEFT_OUT.
+        """
+        if leave_one_mode not in LEFT_OUT:
+            raise NotImplementedError(f"leave_one_mode ({leave_one_mode}) must be one of {', '.join(LEFT_OUT)}")
+        groups = self._users(group_by, "leave one out")
+        n_left_out = LEFT_OUT[leave_one_mode]
+        sizes = groups.spread(groups.sizes)
+        from_end = sizes - groups.place  # 1 for a user's last row
+        part = np.where(from_end > np.minimum(n_left_out, sizes - 1), 0, n_left_out + 1 - from_end)
+        rows = [groups.rows[part == number] for number in range(n_left_out + 1)]
+        if leave_one_mode != "valid_and_test":
+            rows.insert(2 if leave_one_mode == "valid_only" else 1, groups.rows[:0])
+        return self._parts(rows)
 
     def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[Any]:
-        """Split the rows, or those of each group, in proportion to the ratios; returns a data set a part."""
+        """Split the rows, or those of each user, in proportion to the ratios; returns a data set a part."""
         if group_by is None:
             return super().split_by_ratio(ratios, group_by)
         shares = [ratio / sum(ratios) for ratio in ratios]
-        groups = self._grouped_index(self.inter_feat[group_by].numpy())
+        groups = self._users(group_by, "split by ratio")
         sizes, kind = np.unique(groups.sizes, return_inverse=True)
         ends = np.array([[*self._calcu_split_ids(int(size), shares), size] for size in sizes], dtype=np.int64)
         part = np.zeros(len(groups.rows), dtype=np.int64)
@@ -36,25 +54,26 @@ class VectorSplits(Dataset):
         return self._parts([groups.rows[part == number] for number in range(len(shares))])
 
     def time_based_split(self, ratios: list[float], group_by: str | None) -> list[Any]:
-        """Test on what comes after a moment, validate on each group's last rows before it; returns three data sets.
+        """Test on what comes after a moment, validate on each user's last rows before it; returns three data sets.
 
         Raises:
-            ValueError: no group field, or no time field.
+            ValueError: no group field.
         """
-        if group_by is None:
-            raise ValueError("Time-based split strategy requires a group field")
-        if self.time_field not in self.inter_feat:
-            raise ValueError(f"Field [{self.time_field}] is not in inter_feat.")
         shares = [ratio / sum(ratios) for ratio in ratios]
-        time = self.inter_feat[self.time_field].numpy()
-        groups = self._grouped_index(self.inter_feat[group_by].numpy())
-        before = time[groups.rows] <= np.percentile(time, 100 * (1 - shares[-1]))
+        groups = self._users(group_by, "time-based split")
+        time = self.inter_feat.take(groups.rows)[self.time_field].numpy()
+        before = time <= np.percentile(time, 100 * (1 - shares[-1]))
         n_before = np.add.reduceat(before, groups.starts[:-1], dtype=np.int64)
         n_train = groups.spread((n_before * (shares[0] / (1 - shares[2]))).astype(np.int64))
-        # rows are in time order (`build` sorts them), so those before the moment come first in each group
+        # rows are in time order (`build` sorts them), so those before the moment come first of each user
         train, valid = groups.place < n_train, (groups.place >= n_train) & before
         return self._parts([groups.rows[train], groups.rows[valid], groups.rows[~before]])
 
-    def _parts(self, indices: list[np.ndarray]) -> list[Any]:
+    def _users(self, group_by: str | None, split: str) -> Groups:
+        if group_by != self.uid_field or not isinstance(self.inter_feat, HistoryRows):
+            raise ValueError(f"group_by ({group_by}) must be the user field ({self.uid_field}) for {split}")
+        return self.inter_feat.by_user()
+
+    def _parts(self, rows: list[np.ndarray]) -> list[Any]:
         self._drop_unused_col()
-        return [self.copy(self.inter_feat[index]) for index in indices]
+        return [self.copy(self.inter_feat.take(index)) for index in rows]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import EVAL_ARGS, assert_same_parts, make_config, recbole_dataset, write
+from reference import EVAL_ARGS, assert_same_parts, fails, make_config, recbole_dataset, write
 
 from recbole_lsti.data import LSTIDataset
 from recbole_lsti.data.grouping import group_by_appearance, group_rows
@@ -42,7 +43,7 @@ def test_every_split_gives_recboles_rows_in_recboles_order(chosen: dict, seed: i
 def test_no_split_takes_a_python_step_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole.data.dataset import Dataset
 
-    for loop in ("_grouped_index", "_split_index_by_leave_one_out", "time_based_split"):
+    for loop in ("_grouped_index", "_split_index_by_leave_one_out", "leave_one_out", "time_based_split"):
         monkeypatch.delattr(Dataset, loop)
     write(
         tmp_path / "s", "inter", "user_id:token item_id:token timestamp:float", [("u", f"i{n}", n) for n in range(20)]
@@ -61,3 +62,40 @@ def test_groups_hold_their_rows_in_order(ids: list[int]) -> None:
     assert groups.place.tolist() == [sum(x == ids[r] for x in ids[:r]) for r in groups.rows]
     appeared = group_by_appearance(ids_array)
     assert list(dict.fromkeys(ids_array[appeared.rows].tolist())) == list(dict.fromkeys(ids))
+
+
+def test_rows_come_in_time_order_whether_or_not_the_sort_was_put_off(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = [(f"u{random.integers(5)}", f"i{n}", random.integers(20)) for n in range(60)]
+    write(tmp_path / "s", "inter", "user_id:token item_id:token timestamp:float", rows)
+    dataset = LSTIDataset(make_config(tmp_path / "s"))
+    dataset._change_feat_format()
+    stored = dataset.inter_feat[:]
+    order = np.argsort(stored["timestamp"].numpy(), kind="stable")
+    for look in (
+        lambda rows: rows["item_id"],
+        lambda rows: rows[:]["item_id"],
+        lambda rows: rows.gather()["item_id"],
+        lambda rows: (rows.sort("timestamp"), rows["item_id"])[1],
+    ):
+        later = stored[:]
+        later.sort("timestamp")
+        np.testing.assert_array_equal(look(later), stored["item_id"].numpy()[order])
+    later = stored[:]
+    later.sort("timestamp")
+    later["own"] = torch.arange(len(later))
+    np.testing.assert_array_equal(later["own"], np.arange(len(later)))
+    np.testing.assert_array_equal(later["item_id"], stored["item_id"].numpy()[order])
+    later.sort("item_id", ascending=False)
+    np.testing.assert_array_equal(later["own"], np.argsort(stored["item_id"].numpy()[order], kind="stable")[::-1])
+
+
+def test_splits_by_anything_but_users_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "s", "inter", "user_id:token item_id:token timestamp:float", [("u", "a", 1), ("u", "b", 2)])
+    dataset = LSTIDataset(make_config(tmp_path / "s"))
+    dataset._change_feat_format()
+    for split in (dataset.leave_one_out, lambda by, _: dataset.time_based_split([8, 1, 1], by)):
+        with fails(ValueError, "group_by (None) must be the user field (user_id)"):
+            split(None, "valid_and_test")
+    with fails(NotImplementedError, "leave_one_mode (both) must be one of valid_and_test"):
+        dataset.leave_one_out("user_id", "both")

@@ -46,10 +46,12 @@ class Events:
         if np.any(time[1:] < time[:-1]):
             by_time = np.argsort(time, kind="stable")
             user, time = user[by_time], time[by_time]
-        groups = group_rows(user, int(user.max(initial=0)) + 1)
+        n_users = int(user.max(initial=0)) + 1
+        groups = group_rows(user, n_users)
         order = groups.rows.astype(np.int64) if by_time is None else by_time[groups.rows]
         for field in list(columns):  # a column goes as soon as its ordered copy is there
-            columns[field] = torch.from_numpy(columns[field].numpy()[order])
+            ordered = groups.spread(np.arange(n_users)) if field == uid_field else columns[field].numpy()[order]
+            columns[field] = torch.from_numpy(ordered)
         return cls(columns, groups.spread(groups.starts[:-1]), time[groups.rows], uid_field=uid_field, **names)
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:

@@ -31,14 +31,15 @@ class VectorSplits(Dataset):
         if leave_one_mode not in LEFT_OUT:
             raise NotImplementedError(f"leave_one_mode ({leave_one_mode}) must be one of {', '.join(LEFT_OUT)}")
         groups = self._users(group_by, "leave one out")
-        n_left_out = LEFT_OUT[leave_one_mode]
-        sizes = groups.spread(groups.sizes)
-        from_end = sizes - groups.place  # 1 for a user's last row
-        part = np.where(from_end > np.minimum(n_left_out, sizes - 1), 0, n_left_out + 1 - from_end)
-        rows = [groups.rows[part == number] for number in range(n_left_out + 1)]
+        ends, sizes = groups.starts[1:], groups.sizes
+        train, left_out = np.ones(len(groups.rows), dtype=bool), []
+        for back in range(1, LEFT_OUT[leave_one_mode] + 1):  # a user's first row stays, however few there are
+            last = ends[sizes > back] - back
+            train[last] = False
+            left_out.insert(0, groups.rows[last])
         if leave_one_mode != "valid_and_test":
-            rows.insert(2 if leave_one_mode == "valid_only" else 1, groups.rows[:0])
-        return self._parts(rows)
+            left_out.insert(1 if leave_one_mode == "valid_only" else 0, groups.rows[:0])
+        return self._parts([groups.rows[train], *left_out])
 
     def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[Any]:
         """Split the rows, or those of each user, in proportion to the ratios; returns a data set a part."""

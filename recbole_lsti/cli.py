@@ -46,12 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"recbole-lsti: {' '.join(str(text).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("recbole-lsti: interrupted", file=sys.stderr)
+        return 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="recbole-lsti", description="Long- and short-term interest recommendation for RecBole."
+        prog="recbole-lsti",
+        description="Long- and short-term interest recommendation for RecBole.",
+        epilog="A mistake is told in one line; the environment variable LSTI_TRACEBACK=1 shows where it was noticed.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

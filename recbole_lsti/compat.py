@@ -24,6 +24,7 @@ QUICK_START = "recbole.quick_start.quick_start"
 # RecBole finds a model by name: recbole.model.sequential_recommender.<lower>. A further model is one more line.
 REGISTERED = {
     "LSTI": "recbole_lsti.model.lsti",
+    "Markov": "recbole_lsti.model.markov",
 }
 
 # RecBole finds a model's own data set and trainer by name as well: <Model>Dataset, <Model>Trainer.
@@ -324,6 +325,17 @@ def _properties(configurator: types.ModuleType) -> None:
     config_class._load_internal_config_dict = _load_internal_config_dict
 
 
+def _metrics(register: types.ModuleType) -> None:
+    """Register this plugin's metrics, so that RecBole's `metrics:` list takes them in any run."""
+    from recbole_lsti.evaluation.metrics import METRICS
+
+    for metric in METRICS:
+        name = metric.__name__.lower()
+        register.metrics_dict[name] = metric
+        register.metric_information[name] = metric.metric_need
+        register.metric_types[name] = metric.metric_type
+
+
 def _loaders(data_utils: types.ModuleType) -> None:
     """Let RecBole's data_preparation take this plugin's loaders: it asks get_dataloader, whose table is closed."""
     original = data_utils.get_dataloader
@@ -356,6 +368,7 @@ BEFORE: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
 AFTER: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "recbole.utils": (_torch_load, _dok_update),
     "recbole.config.configurator": (_properties,),
+    "recbole.evaluator.register": (_metrics,),
     "recbole.data.dataset": (_lookups,),
     "recbole.data.dataset.dataset": (_pandas_warnings,),
     "recbole.data.utils": (_loaders,),

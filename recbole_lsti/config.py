@@ -192,7 +192,7 @@ def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config file ({path}) must exist")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        content = loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(f"config file ({path}) must be YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):

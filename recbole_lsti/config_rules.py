@@ -54,6 +54,10 @@ RULES = {
     "train_batch_tokens": _COUNT,
     "min_context": _FROM_ZERO,
 }
+MARKOV_RULES = {
+    "markov_order": _COUNT,
+    "markov_decay": Rule(_NUMBER, "a number above 0, at most 1", lambda value: 0 < value <= 1),
+}
 # for LSTI beside them
 LSTI_RULES = {
     "n_layers": _COUNT,
@@ -87,7 +91,7 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         FileNotFoundError: the data set's folder is missing.
     """
     is_lsti = any(cls.__name__ == "LSTI" for cls in model_class.__mro__)
-    for key, rule in {**RULES, **(LSTI_RULES if is_lsti else {})}.items():
+    for key, rule in {**RULES, **MARKOV_RULES, **(LSTI_RULES if is_lsti else {})}.items():
         if key in final:
             _check(key, final[key], rule)
     if "n_heads" in final and final.get("hidden_size", 0) % final["n_heads"]:

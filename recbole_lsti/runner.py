@@ -93,6 +93,8 @@ def run_processes(
         group_offset (int): number of the first process of this machine.
     Returns:
         dict | None: what `run` returns; None on a machine that does not hold process 0.
+    Raises:
+        ChildProcessError: if one of the processes fails, with the last line of its error.
     """
     import torch.multiprocessing as mp
 
@@ -101,7 +103,10 @@ def run_processes(
     )  # mistakes
     world = {"nproc": nproc, "world_size": nproc if world_size <= 0 else world_size, "ip": ip, "port": port}
     queue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_run_rank, args=({**world, "offset": group_offset}, arguments, queue), nprocs=nproc, join=True)
+    try:
+        mp.spawn(_run_rank, args=({**world, "offset": group_offset}, arguments, queue), nprocs=nproc, join=True)
+    except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+        raise ChildProcessError(f"a process of {nproc} failed: {str(error).strip().splitlines()[-1]}") from error
     return None if queue.empty() else queue.get()
 
 

@@ -19,7 +19,7 @@ from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
-from recbole_lsti.model.every_position import EveryPosition
+from recbole_lsti.every_position import EveryPosition
 
 
 class PortableTrainer(Trainer):
@@ -77,7 +77,9 @@ class PortableTrainer(Trainer):
         with tqdm(total=total, unit="batch", disable=not show_progress, mininterval=pace, leave=False) as self._bar:
             result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
         if self.best_epoch < 0 and self.curve:
-            self.best_epoch = len(self.curve) - 1
+            self.best_epoch = len(self.curve) - 1  # nothing was validated: the last epoch stands
+            if not saved:
+                self._best_state = self.model.state_dict()
         self._write_curve()
         return result
 

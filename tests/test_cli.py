@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,31 @@ def test_the_table_leaves_out_what_was_not_measured():
     text = format_result(result)
     assert "validation" not in text
     assert "1,000 parameters" in text
+
+
+def test_an_interrupted_run_is_one_line(monkeypatch, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recbole_lsti.cli.train", interrupt)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "recbole-lsti: interrupted\n"
+
+
+def test_the_environment_asks_for_the_traceback(monkeypatch):
+    monkeypatch.setenv("LSTI_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match=r"checkpoint \(none.pth\)"):
+        main(["recommend", "none.pth", "--users", "1"])
+
+
+@pytest.mark.slow
+def test_a_failing_process_is_one_line(tiny, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        flags = ["--nproc", "2", "--port", str(taken.getsockname()[1]), "-d", "tiny", "--data_path", str(tiny)]
+        assert main(["train", *flags]) == 2
+    error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("recbole-lsti:")]
+    assert len(error) == 1
+    assert error[0].startswith("recbole-lsti: a process of 2 failed:")

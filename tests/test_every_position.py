@@ -10,7 +10,7 @@ from recbole.data import data_preparation
 import recbole_lsti
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
-from recbole_lsti.model.every_position import EveryPosition
+from recbole_lsti.every_position import EveryPosition
 
 CAUSAL = ["GRU4Rec", "SASRec", "GRU4RecF", "SASRecF"]
 REFUSED = {

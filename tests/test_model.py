@@ -231,3 +231,16 @@ def test_popularity_starts_at_the_log_of_the_frequency():
     difference = model.popularity[1] - model.popularity[2]
     torch.testing.assert_close(difference, torch.tensor(10 / 4).log())
     assert model.popularity[4] < model.popularity[3]
+
+
+@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("settings", [{}, ALL_TIME])
+def test_losses_under_autocast_are_those_in_float32(settings, loss_type):
+    model, item_seq = make_model(loss_type=loss_type, **settings), random_sequences(4, 9, n_items=12)
+    batch = sequence_batch(item_seq, times_of(item_seq), loss_type)
+    exact = model.calculate_loss(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.calculate_loss(batch)
+    rough.backward()
+    torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

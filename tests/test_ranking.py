@@ -56,6 +56,34 @@ def test_metrics_over_all_users_work(tmp_path, monkeypatch):
     assert len(result["test_result"]) == 6
 
 
+def test_f1_and_accuracy_equal_counting_by_hand():
+    settings = {"metrics": ["F1", "Accuracy", "Hit"], "topk": [2, 3], "valid_metric": "F1@3", "metric_decimal_place": 9}
+    config = LSTIConfig("LSTI", "ml-100k", config_dict=settings)
+    collector = RankingCollector(config)
+    collector.data_struct.set("data.num_items", 6)
+    scores = torch.tensor([[-torch.inf, 5.0, 4.0, 3.0, 2.0, 1.0]] * 3)
+    collector.eval_batch_collect(scores, None, torch.tensor([0, 1, 2]), torch.tensor([2, 3, 5]))
+    found = Evaluator(config).evaluate(collector.get_data_struct())
+    # targets at rank 2, 3 and 5; precision 1/k, recall 1 where hit
+    assert found["f1@2"] == pytest.approx((2 / 3) / 3)
+    assert found["f1@3"] == pytest.approx((1 / 2 + 1 / 2) / 3)
+    # of 5 items, k - 1 wrong ones inside with a hit; without one k inside and the target outside
+    assert found["accuracy@2"] == pytest.approx((4 / 5 + 2 / 5 + 2 / 5) / 3)
+    assert found["accuracy@3"] == pytest.approx((3 / 5 + 3 / 5 + 1 / 5) / 3)
+
+
+def test_stock_recbole_takes_them_too(tmp_path, monkeypatch):
+    from recbole.quick_start import run_recbole
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["prog"])
+    write_inter(tmp_path, "tiny", random_rows())
+    settings = {"data_path": str(tmp_path), "epochs": 1, "metrics": ["F1", "Recall"], "valid_metric": "F1@10"}
+    settings |= {"show_progress": False, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    result = run_recbole("BPR", "tiny", config_dict=settings)["test_result"]
+    assert 0 < result["f1@10"] < result["recall@10"]
+
+
 def test_a_masked_target_is_a_miss_even_where_no_other_item_is_left():
     config = LSTIConfig("LSTI", "ml-100k", config_dict={"metrics": ["Hit"], "topk": [3], "valid_metric": "Hit@3"})
     scores = torch.tensor([[-torch.inf, 5.0, 4.0, 3.0], [-torch.inf, 1.0, 2.0, 3.0]])

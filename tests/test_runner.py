@@ -17,6 +17,7 @@ from conftest import random_rows, write_inter
 
 import recbole_lsti
 from recbole_lsti import checkpoint
+from recbole_lsti.cli import format_result
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import LSTIDataset, create_dataset
 from recbole_lsti.runner import Loaded
@@ -395,3 +396,14 @@ def test_pieces_work_one_by_one(tiny, workplace, small):
     score, _ = trainer.fit(train_data, valid_data, saved=False)
     assert 0 <= score <= 1
     assert trainer.evaluate(test_data, load_best_model=True)["ndcg@10"] >= 0
+
+
+@pytest.mark.parametrize("left_out", ["test_only", "valid_only"])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_split_without_validation_or_test_works(tiny, workplace, small, left_out, saved):
+    settings = {**small, "data_path": str(tiny), "eval_args": {"split": {"LS": left_out}}}
+    result = recbole_lsti.run("LSTI", "tiny", config_dict=settings, saved=saved)
+    assert (result["best_valid_result"] is None) == (left_out == "test_only")
+    assert (result["test_result"] is None) == (left_out == "valid_only")
+    assert result["best_epoch"] in ((2,) if left_out == "test_only" else (1, 2))
+    assert "best epoch" in format_result(result)

@@ -154,6 +154,10 @@ class HistoryRows(Interaction):
         """Return the rows as a plain Interaction, every field gathered."""
         return Interaction({field: self.interaction[field] for field in self.interaction})
 
+    def before(self, field: str) -> Tensor:
+        """Return the value of the event just before each target, (R, ...)."""
+        return self.events.columns[field][torch.from_numpy(self.targets - 1)]
+
     def histories(self, start: int, stop: int, field: str) -> tuple[Tensor, Tensor]:
         """Return the uncut histories of the rows start..stop as (row from 0, value) pairs, two (S,) tensors."""
         targets = self.targets[start:stop]

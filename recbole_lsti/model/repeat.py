@@ -38,7 +38,7 @@ class RepeatTerm(nn.Module):
         query, at = last.nonzero(as_tuple=True)
         seen = row[query]
         value = self._value(user, query, step[query] - at, count[seen, at])
-        return scores.index_put((query, item_seq[seen, at]), value, accumulate=True)
+        return scores.index_put((query, item_seq[seen, at]), value.to(scores.dtype), accumulate=True)
 
     def of(self, items: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""
@@ -50,7 +50,7 @@ class RepeatTerm(nn.Module):
         at = (match * (steps + 1)).amax(dim=2) - 1  # last occurrence, -1 where there is none
         query, chosen = (count > 0).nonzero(as_tuple=True)
         value = self._value(user, query, step[query] - at[query, chosen], count[query, chosen])
-        return torch.zeros_like(items, dtype=user.dtype).index_put((query, chosen), value)
+        return torch.zeros_like(items, dtype=user.dtype).index_put((query, chosen), value.to(user.dtype))
 
     def _value(self, user: Tensor, query: Tensor, distance: Tensor, count: Tensor) -> Tensor:
         recency = torch.log2(distance + 1.0).long().clamp(max=RECENCY_BUCKETS - 1)

@@ -32,7 +32,8 @@ class VectorSplits(Dataset):
             raise NotImplementedError(f"leave_one_mode ({leave_one_mode}) must be one of {', '.join(LEFT_OUT)}")
         groups = self._users(group_by, "leave one out")
         ends, sizes = groups.starts[1:], groups.sizes
-        train, left_out = np.ones(len(groups.rows), dtype=bool), []
+        train = np.ones(len(groups.rows), dtype=bool)
+        left_out: list[np.ndarray] = []
         for back in range(1, LEFT_OUT[leave_one_mode] + 1):  # a user's first row stays, however few there are
             last = ends[sizes > back] - back
             train[last] = False

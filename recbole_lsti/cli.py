@@ -1,4 +1,4 @@
-"""The command line: `recbole-lsti train | recommend | doctor`."""
+"""The command line: `recbole-lsti train | recommend | check-data | doctor`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ RECOMMEND_EXAMPLE = """examples:
   %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --users 1,2 --k 10
   %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --history "50 172 133"
 """
+CHECK_DATA_EXAMPLE = """example:
+  %(prog)s ml-100k        what is wrong or odd in its files, what the data look like; exits 1 on errors
+"""
 DOCTOR_EXAMPLE = """example:
   %(prog)s        a line each: Python, RecBole, NumPy, pandas, torch, ray, output folder, GPU; exits 1 on a fault
 """
@@ -27,7 +30,7 @@ MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, Impor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 1 (doctor found a fault) or 2 (a mistake, told in one line)."""
+    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault), 2 (a mistake, in one line)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     known, rest = parser.parse_known_args(arguments)
@@ -72,6 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--history", action="append", help="item ids, oldest first, separated by blanks; may be repeated")
     ask.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     ask.set_defaults(run=recommend)
+    add_check_data_flags(
+        commands.add_parser(
+            "check-data",
+            help="check the atomic files of a data set and describe it",
+            epilog=CHECK_DATA_EXAMPLE,
+            formatter_class=raw,
+        )
+    )
     check = commands.add_parser("doctor", help="check the installation", epilog=DOCTOR_EXAMPLE, formatter_class=raw)
     check.set_defaults(run=doctor)
     return parser
@@ -82,6 +93,9 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", default="LSTI", help="name of the model (default: LSTI)")
     parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files of settings, separated by blanks; later ones win")
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument("--cache-dir", help="keep parsed data here for the next start (default: no cache)")
+    cache.add_argument("--no-cache", action="store_true", help="use no cache, whatever cache_dir the settings name")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (default: 1)")
     parser.add_argument("--ip", default="localhost", help="address of the first machine (default: localhost)")
     parser.add_argument("--port", default="5678", help="port of the first machine (default: 5678)")
@@ -91,9 +105,27 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_check_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of check-data; those that name columns are RecBole's settings in small letters."""
+    parser.add_argument("dataset", help="name of the data set, a folder in --data_path")
+    parser.add_argument("--data_path", default="dataset", help="where data sets lie (default: dataset)")
+    parser.add_argument("--user_id_field", default="user_id", help="column of the user (default: user_id)")
+    parser.add_argument("--item_id_field", default="item_id", help="column of the item (default: item_id)")
+    parser.add_argument("--time_field", default="timestamp", help="column of the time (default: timestamp)")
+    parser.add_argument("--field_separator", default="\t", help="between columns (default: a tab)")
+    parser.add_argument("--seq_separator", default=" ", help="between the values of a list (default: a blank)")
+    parser.add_argument("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    parser.add_argument(
+        "--session_gap", type=float, default=1800.0, help="seconds after which a new session begins (default: 1800)"
+    )
+    parser.set_defaults(run=check_data)
+
+
 def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     """Train and test; print the metrics, where the checkpoint lies, and what to try next."""
     settings = parse_settings(rest)
+    if known.cache_dir or known.no_cache:
+        settings["cache_dir"] = "null" if known.no_cache else known.cache_dir
     logging.getLogger().addHandler(_warnings_to_screen())
     keep_freed_memory()
     arguments: dict[str, Any] = {
@@ -198,6 +230,23 @@ def recommend(known: argparse.Namespace) -> int:
             print(f"{rank:>4}" + "".join(f"{cell['item']:>15} {cell['score']:>8.3f}" for cell in cells))
         print()
     return 0
+
+
+def check_data(known: argparse.Namespace) -> int:
+    """Print what is wrong, odd and worth knowing about a data set's files; 1 where something is wrong."""
+    from recbole_lsti.data.checker import Columns, check, find_folder, format_report
+
+    columns = Columns(
+        known.user_id_field,
+        known.item_id_field,
+        known.time_field,
+        known.field_separator,
+        known.seq_separator,
+        known.encoding,
+    )
+    report = check(find_folder(known.dataset, known.data_path), columns, known.session_gap)
+    print(format_report(known.dataset, report, known.session_gap))
+    return 1 if report.errors else 0
 
 
 def doctor(known: argparse.Namespace) -> int:

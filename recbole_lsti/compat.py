@@ -350,6 +350,9 @@ def _loaders(data_utils: types.ModuleType) -> None:
                 return ours
         return original(config, phase)
 
+    from recbole_lsti.data.sampler import LightSampler
+
+    data_utils.RepeatableSampler = LightSampler  # type: ignore[attr-defined]
     data_utils.get_dataloader = get_dataloader  # type: ignore[attr-defined]
     package = sys.modules.get("recbole.data")  # has star-imported the original, if it came before this plugin
     if package is not None and hasattr(package, "get_dataloader"):

@@ -21,12 +21,12 @@ from recbole.utils.argument_list import dataset_arguments
 
 from recbole_lsti.config_rules import check_values
 
-# what RecBole derives from other keys or sets for one process: no part of what a run can be repeated from
+# what RecBole derives from other keys, and what holds for one process or one machine: a run is repeated without them
 DERIVED_KEYS = frozenset(
     (
         *("MODEL_TYPE", "MODEL_INPUT_TYPE", "device", "eval_type", "valid_metric_bigger"),
         *("valid_neg_sample_args", "test_neg_sample_args"),
-        *("single_spec", "local_rank", "nproc", "world_size", "offset", "ip", "port"),
+        *("single_spec", "local_rank", "nproc", "world_size", "offset", "ip", "port", "cache_dir", "cache_max_gib"),
     )
 )
 # what RecBole reads although none of its YAML files names it

@@ -53,6 +53,8 @@ RULES = {
     "shuffle": _SWITCH,
     "hidden_size": _COUNT,
     "n_heads": _COUNT,
+    "cache_dir": Rule((str,), "a folder, or null", optional=True),
+    "cache_max_gib": Rule(_NUMBER, "a number of GiB above 0", lambda value: value > 0),
     "train_batch_tokens": _COUNT,
     "min_context": _FROM_ZERO,
 }

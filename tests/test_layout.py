@@ -18,7 +18,10 @@ ROOT = PACKAGE.parent
 # folder or a file, and the first one that holds a module counts
 ALLOWED = {
     "model": ("torch", "recbole.model", "recbole.utils", "recbole_lsti.model"),
-    "data": ("numpy", "psutil", "torch", "recbole.data", "recbole_lsti.data"),
+    "data": (
+        *("numpy", "pandas", "scipy", "psutil", "torch"),
+        *("recbole.data", "recbole.sampler", "recbole.utils", "recbole_lsti.data"),
+    ),
     "evaluation": ("numpy", "torch", "recbole.evaluator", "recbole.utils.EvaluatorType", "recbole_lsti.evaluation"),
     "converters": ("numpy", "pandas", "pyarrow", "recbole_lsti.converters"),
     "compat.py": (
@@ -28,6 +31,7 @@ ALLOWED = {
         "torch",
         "recbole_lsti.config",
         "recbole_lsti.data.loader",
+        "recbole_lsti.data.sampler",
         "recbole_lsti.evaluation.metrics",
     ),
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),
@@ -44,6 +48,8 @@ ALLOWED = {
         "recbole_lsti.trainer",
     ),
 }
+# what reads and checks files starts fast
+LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "errors", "grouping", "lines", "profile", "reader")]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "properties" not in path.parts)
 
 
@@ -91,6 +97,14 @@ def test_a_module_imports_what_its_part_may(path: Path) -> None:
     if part_of(path) not in ("cli.py",):
         forbidden |= {name for name in found if is_in(name, ("recbole_lsti.cli",))}
     assert not forbidden, f"{path.relative_to(PACKAGE)} must not import {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_files_are_read_and_checked_without_torch_or_recbole(name: str) -> None:
+    heavy = {found for found in imported(PACKAGE / name) if is_in(found, ("torch", "recbole"))}
+    inside = {found for found in imported(PACKAGE / name) if is_in(found, ("recbole_lsti",))}
+    assert not heavy
+    assert all(is_in(found, tuple(f"recbole_lsti.data.{Path(light).stem}" for light in LIGHT)) for found in inside)
 
 
 def test_the_parts_named_are_there() -> None:

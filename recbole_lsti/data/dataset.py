@@ -8,14 +8,20 @@ import numpy as np
 import torch
 from recbole.data import dataset as recbole_dataset
 from recbole.data.dataset import SequentialDataset
+from recbole.utils import FeatureType
 
+from recbole_lsti.data import snapshot
+from recbole_lsti.data.cache import Cache, entry_name
 from recbole_lsti.data.events import Events, HistoryRows
+from recbole_lsti.data.split import VectorSplits
+from recbole_lsti.data.tables import AtomicTables
 
 # where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
 TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
+FIELD_TYPES = {"USER_ID_FIELD": FeatureType.TOKEN, "ITEM_ID_FIELD": FeatureType.TOKEN, "TIME_FIELD": FeatureType.FLOAT}
 
 
-class LSTIDataset(SequentialDataset):
+class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
     """A SequentialDataset whose rows point into one time-ordered table of events.
 
     It yields the rows that RecBole's SequentialDataset yields, in both train modes, for every split, and differs in
@@ -24,42 +30,70 @@ class LSTIDataset(SequentialDataset):
     `inter_matrix()` answer as RecBole's do.
 
     Raises:
-        ValueError: if no time field is loaded, or `train_mode: sequence` meets `benchmark_filename`.
+        ValueError: if user, item or time is not loaded or of another type, or `train_mode: sequence` meets
+            `benchmark_filename`.
     """
 
-    inter_feat: Any  # a DataFrame while RecBole reads and filters, then HistoryRows
+    inter_feat: Any  # a DataFrame while RecBole reads and filters, an Interaction from the cache, then HistoryRows
+    events: Events | None = None  # from the cache, where there is one
+
+    def _from_scratch(self) -> None:
+        if self.config["cache_dir"] is None or type(self) is not LSTIDataset or self.config["benchmark_filename"]:
+            super()._from_scratch()
+            return
+        cache = Cache(self.config["cache_dir"], self.config["cache_max_gib"])
+        name = entry_name(self.dataset_name, snapshot.settings_of(self.config), snapshot.files_of(self.config))
+        entry = cache.load(name)
+        if entry is None:
+            super()._from_scratch()
+            entry = snapshot.take(self)
+            cache.save(name, entry)
+            entry = cache.load(name) or entry  # mapped from the file, so that memory is given back at once
+        self._get_preset()
+        self._get_field_from_config()
+        snapshot.put_back(self, entry)
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         super()._load_data(token, dataset_path)
-        for name in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if self.config[name] not in self.inter_feat:
+        for name, kind in FIELD_TYPES.items():
+            field = self.config[name]
+            if field not in self.inter_feat:
                 raise ValueError(
-                    f"{name} ({self.config[name]}) must be a column of {token}.inter that load_col loads; "
+                    f"{name} ({field}) must be a column of {token}.inter that load_col loads; "
                     f"loaded: {', '.join(self.inter_feat.columns)}"
                 )
+            if self.field2type[field] is not kind:
+                found = self.field2type[field].value
+                raise ValueError(f"{name} ({field}) must be a {kind.value} column of {token}.inter, not {found}")
 
     def _normalize(self) -> None:
         # the last moment at which time is what the file says: normalisation and float32 come after
-        self.event_time = self.inter_feat[self.time_field].to_numpy(dtype=np.float64, copy=True)
+        self.event_time = self.inter_feat[self.time_field].to_numpy(copy=True)  # int64 where the file has integers
+        self.inter_feat[self.time_field] = self.inter_feat[self.time_field].astype(np.float64)
         super()._normalize()
 
     def data_augmentation(self) -> None:
         """Order the events and point one row at every event that has a history."""
         self._aug_presets()
-        columns = dict(self.inter_feat.interaction)
+        events = self.events or self.order_events(self.inter_feat.interaction)
         if any(self.config[key] for key in TIME_KEYS):
-            columns[f"exact_{self.time_field}"] = torch.from_numpy(self.event_time)
-        events = Events.ordered(
-            columns,
-            self.event_time,
-            uid_field=self.uid_field,
-            time_field=self.time_field,
-            length_field=self.item_list_length_field,
-            list_suffix=self.config["LIST_SUFFIX"],
-        )
+            events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
         self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
+
+    def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
+        """Order the interactions by user and exact time; `columns` is emptied on the way."""
+        return Events.ordered(columns, self.event_time, **self.event_names())
+
+    def event_names(self) -> dict[str, str]:
+        """The names that Events goes by."""
+        return {
+            "uid_field": self.uid_field,
+            "time_field": self.time_field,
+            "length_field": self.item_list_length_field,
+            "list_suffix": self.config["LIST_SUFFIX"],
+        }
 
     def __getitem__(self, index: Any, join: bool = True) -> Any:
         rows = self.inter_feat[index]

@@ -15,6 +15,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_lsti.data.grouping import Groups, group_by_appearance, group_rows
+
 
 @dataclass(frozen=True)
 class Events:
@@ -23,7 +25,8 @@ class Events:
     Attributes:
         columns: field -> (E, ...) tensor, E events.
         first: (E,) int64, position of the first event of the event's user.
-        time: (E,) float64 seconds as they stand in the file, before any normalisation or float32.
+        time: (E,) seconds as they stand in the file, before any normalisation or float32; int64 where the file has
+            integers only, else float64.
         uid_field, time_field, length_field, list_suffix: RecBole's names.
     """
 
@@ -37,14 +40,19 @@ class Events:
 
     @classmethod
     def ordered(cls, columns: dict[str, Tensor], time: np.ndarray, uid_field: str, **names: str) -> Events:
-        """Sort unordered columns by user and exact time, stably."""
+        """Sort columns by user and exact time, stably; `columns` is emptied of the unordered ones on the way."""
         user = columns[uid_field].numpy()
-        order = np.lexsort((time, user))  # stable: ties keep file order
-        user, time = user[order], time[order]
-        index = torch.from_numpy(order)
-        begins = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, np.int64)
-        first = np.repeat(begins, np.diff(np.r_[begins, len(user)]))
-        return cls({k: v[index] for k, v in columns.items()}, first, time, uid_field=uid_field, **names)
+        by_time = None  # both steps are stable: ties keep file order
+        if np.any(time[1:] < time[:-1]):
+            by_time = np.argsort(time, kind="stable")
+            user, time = user[by_time], time[by_time]
+        n_users = int(user.max(initial=0)) + 1
+        groups = group_rows(user, n_users)
+        order = groups.rows.astype(np.int64) if by_time is None else by_time[groups.rows]
+        for field in list(columns):  # a column goes as soon as its ordered copy is there
+            ordered = groups.spread(np.arange(n_users)) if field == uid_field else columns[field].numpy()[order]
+            columns[field] = torch.from_numpy(ordered)
+        return cls(columns, groups.spread(groups.starts[:-1]), time[groups.rows], uid_field=uid_field, **names)
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
@@ -75,14 +83,27 @@ class HistoryRows(Interaction):
     """
 
     def __init__(self, events: Events, targets: np.ndarray, max_length: int, width: int | None) -> None:
-        self.events, self.targets = events, targets
+        self.events = events
         self.max_length, self.width = max_length, width
         self.interaction = _Fields(self)
+        self._targets = targets
+        self._time_order_wanted = False  # the rows are in event order, and to be in time order when they are looked at
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(R,) int64, each row's target event."""
+        self._put_in_order()
+        return self._targets
+
+    def _put_in_order(self) -> None:
+        if self._time_order_wanted:
+            self._time_order_wanted = False
+            self._reindex(np.argsort(self.events.time[self._targets], kind="stable"))
 
     @property
     def length(self) -> int:
         """Number of rows; RecBole reads it as an attribute."""
-        return len(self.targets)
+        return len(self._targets)
 
     @property
     def begins(self) -> np.ndarray:
@@ -105,10 +126,29 @@ class HistoryRows(Interaction):
             return Interaction({field: row[field][0] for field in row})
         if isinstance(index, Sequence):  # an empty list must select no rows, not be read as floats
             index = np.asarray(index, dtype=bool if len(index) and isinstance(index[0], bool) else np.int64)
-        rows = HistoryRows(self.events, self.targets[index], self.max_length, self.width)
+        self._put_in_order()
+        return self.take(index)
+
+    def take(self, index: Any) -> HistoryRows:
+        """Rows by number, slice or mask, as they are stored: for what `by_user` returns."""
+        rows = HistoryRows(self.events, self._targets[index], self.max_length, self.width)
         rows.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
         rows.interaction.dropped = set(self.interaction.dropped)
         return rows
+
+    def by_user(self) -> Groups:
+        """Group the rows, as they are stored, by user, the users in the order in which they appear.
+
+        After `sort` by time of rows in event order this sorts the users by their first row, and not the rows.
+        """
+        first = self.events.first[self._targets]
+        if not self._time_order_wanted:
+            return group_by_appearance(first)
+        begins = np.flatnonzero(np.r_[True, first[1:] != first[:-1]]) if len(first) else np.zeros(0, dtype=np.int64)
+        order = np.argsort(self.events.time[self._targets[begins]], kind="stable")
+        sizes = np.diff(np.r_[begins, len(first)])[order]
+        starts = np.r_[0, np.cumsum(sizes)]
+        return Groups(np.arange(len(first)) + np.repeat(begins[order] - starts[:-1], sizes), starts)
 
     def gather(self) -> Interaction:
         """Return the rows as a plain Interaction, every field gathered."""
@@ -130,6 +170,9 @@ class HistoryRows(Interaction):
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
         """Sort the rows in place, stably; by the time field means by exact time, not by its float32 view."""
         fields = [by] if isinstance(by, str) else list(by)
+        if fields == [self.events.time_field] and ascending and not self.interaction.own and self._in_event_order():
+            self._time_order_wanted = True
+            return
         directions = [ascending] * len(fields) if isinstance(ascending, bool) else list(ascending)
         for field, up in reversed(list(zip(fields, directions, strict=True))):
             exact = field == self.events.time_field
@@ -137,9 +180,13 @@ class HistoryRows(Interaction):
             order = np.argsort(key, kind="stable")
             self._reindex(order if up else order[::-1])
 
+    def _in_event_order(self) -> bool:
+        return bool(np.all(self._targets[1:] > self._targets[:-1]))
+
     def _reindex(self, index: Any) -> None:
         index = index.numpy() if isinstance(index, Tensor) else np.ascontiguousarray(index)
-        self.targets = self.targets[index]
+        self._put_in_order()
+        self._targets = self._targets[index]
         self.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
 
 
@@ -167,6 +214,7 @@ class _Fields(MutableMapping):
         raise KeyError(field)
 
     def __setitem__(self, field: str, value: Tensor) -> None:
+        self.rows._put_in_order()  # the values are meant for the rows in it
         self.own[field] = value
         self.dropped.discard(field)
 

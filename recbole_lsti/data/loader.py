@@ -11,12 +11,26 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader, TrainDataLoader
 from recbole.data.interaction import Interaction
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.dataset import LSTIDataset
+
+
+class Batch(Interaction):
+    """An Interaction that torch can put into pinned memory, from which a GPU copies while the CPU goes on."""
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in pinned memory; torch's loaders call this where they are told to pin."""
+        return Batch({field: value.pin_memory() for field, value in self.interaction.items()})
+
+    def to(self, device: Any, selected_field: Any = None) -> Interaction:
+        """Copy to a device as RecBole does, without waiting where the memory is pinned."""
+        if selected_field is not None:
+            return super().to(device, selected_field)
+        return Batch({k: value.to(device, non_blocking=value.is_pinned()) for k, value in self.interaction.items()})
 
 
 class TrainSequences(TorchDataset):
@@ -35,7 +49,7 @@ class TrainSequences(TorchDataset):
         self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
         self.is_target = np.zeros(len(self.events.first), dtype=bool)
         self.is_target[rows.targets] = True
-        targets = np.sort(rows.targets)
+        targets = np.flatnonzero(self.is_target)
         first = self.events.first[targets]
         ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
         length = dataset.max_item_list_len
@@ -72,7 +86,7 @@ class TrainSequences(TorchDataset):
         counted &= self.is_target[behind]
         target = events.columns[self.wrapped.iid_field][torch.from_numpy(behind)]
         batch[self.target_field] = target.masked_fill_(torch.from_numpy(~counted), 0)
-        return self.wrapped.join(Interaction(batch))
+        return self.wrapped.join(Batch(batch))
 
 
 def _windows(first: np.ndarray, last: np.ndarray, length: int, overlap: int) -> tuple[np.ndarray, ...]:
@@ -176,7 +190,13 @@ class SequenceTrainDataLoader(DataLoader):
             f"training sequences: {len(sequences)} windows of {sequences.lengths.sum()} steps in {len(self.batches)} "
             f"batches, {100 * self.batches.padding_share:.1f} % padding"
         )
-        super().__init__(sequences, sampler=self.batches, batch_size=None, num_workers=config["worker"])
+        super().__init__(
+            sequences,
+            sampler=self.batches,
+            batch_size=None,
+            num_workers=config["worker"],
+            pin_memory=config["device"].type == "cuda",
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
@@ -193,6 +213,26 @@ class SequenceTrainDataLoader(DataLoader):
         negative = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), 1)
         batch[self.negative_field] = torch.zeros_like(target).index_put_((row, step), negative)
         return batch
+
+
+class PrefixTrainDataLoader(TrainDataLoader):
+    """RecBole's training loader, whose worker processes gather rows and draw nothing.
+
+    Masks and negatives are drawn in the training process, batch after batch, so that they are the same for any number
+    of workers, and those of RecBole's loader without workers.
+    """
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+        self.pin_memory = config["device"].type == "cuda"
+
+    def collate_fn(self, index: list[int]) -> Interaction:
+        """Gather the rows of a batch."""
+        return Batch(self._dataset[np.array(index)].interaction)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for rows in super().__iter__():
+            yield self._neg_sampling(self.transform(self._dataset, rows))
 
 
 class BoundedEvalDataLoader(FullSortEvalDataLoader):
@@ -244,21 +284,26 @@ def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:
     if phase == "evaluation":
         return None
     if phase == "train":
-        return SequenceTrainDataLoader if config["train_mode"] == "sequence" else None
+        return SequenceTrainDataLoader if config["train_mode"] == "sequence" else PrefixTrainDataLoader
     full = config["eval_args"]["mode"][phase] == "full"
     if config["pad_to_longest"] and config["benchmark_filename"] is None:
         loader = LengthSortedEvalDataLoader if full else EqualWidthNegSampleEvalDataLoader
     else:
         loader = BoundedEvalDataLoader if full else NegSampleEvalDataLoader
-    return loader if config["single_spec"] else partial(_whole, loader)
+    changes: dict[str, Any] = {}
+    if not config["single_spec"]:
+        # RecBole deals the rows out, repeats some to make the shares even, and averages the shares' rounded metrics;
+        # ranking every user in every process gives the metrics of one process, exactly
+        changes["single_spec"] = True
+    if not full and config["worker"]:
+        changes["worker"] = 0  # negatives are drawn where rows are gathered: in one process they are always the same
+    return partial(_changed, loader, changes) if changes else loader
 
 
-def _whole(loader: type, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> Any:
-    """Build a loader that shows every row to every process of a distributed run.
-
-    RecBole deals the rows out, repeats some to make the shares even, and averages the shares' rounded metrics; ranking
-    every user in every process gives the metrics of one process, exactly.
-    """
-    alone = copy.copy(config)
-    alone.final_config_dict = {**config.final_config_dict, "single_spec": True}
-    return loader(alone, dataset, sampler, shuffle=shuffle)
+def _changed(
+    loader: type, changes: dict[str, Any], config: Any, dataset: Any, sampler: Any, shuffle: bool = False
+) -> Any:
+    """Build a loader under settings that differ a little from the run's."""
+    own = copy.copy(config)
+    own.final_config_dict = {**config.final_config_dict, **changes}
+    return loader(own, dataset, sampler, shuffle=shuffle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
 import inspect
 import os
 import re
@@ -20,6 +19,7 @@ from recbole.utils import InputType, ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_lsti.config_rules import check_values
+from recbole_lsti.errors import nearest
 
 # what RecBole derives from other keys, and what holds for one process or one machine: a run is repeated without them
 DERIVED_KEYS = frozenset(
@@ -234,7 +234,7 @@ def sequential_model(name: str) -> type:
         classes = inspect.getmembers(sequential_recommender, inspect.isclass)
         known = sorted({"LSTI", *(key for key, value in classes if getattr(value, "type", 0) is ModelType.SEQUENTIAL)})
         raise ValueError(
-            f"model ({name}) must be a sequential model of RecBole or LSTI{_nearest(name, known)}"
+            f"model ({name}) must be a sequential model of RecBole or LSTI{nearest(name, known)}"
         ) from None
 
 
@@ -262,7 +262,7 @@ def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
     """
     for key in given:
         if key not in known:
-            hint = _nearest(key, sorted(known))
+            hint = nearest(key, sorted(known))
             raise ValueError(f"config key ({key}) must be one that is read{hint}; --force_unknown_keys lets it through")
 
 
@@ -271,9 +271,3 @@ def needs_negatives(model_class: type, final: Mapping[str, Any]) -> bool:
     if getattr(model_class, "input_type", None) is InputType.PAIRWISE:
         return True
     return final.get("loss_type") != "CE"
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    lower = {word.lower(): word for word in known}
-    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
-    return f"; nearest: {lower[found[0]]}" if found else ""

@@ -45,7 +45,7 @@ def test_settings_are_literals_and_never_evaluated(text, value):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"hidden_siz": 8}, ValueError, r"config key \(hidden_siz\) must be one that is read; nearest: hidden_size"),
+        ({"hidden_siz": 8}, ValueError, r"config key \(hidden_siz\) must be .* \(did you mean hidden_size\?\)"),
         ({"hidden_size": 15}, ValueError, r"hidden_size \(15\) must be divisible by n_heads \(2\)"),
         ({"hidden_size": "big"}, TypeError, r"hidden_size \(big\) must be a whole number, 1 or more"),
         ({"hidden_size": 0}, ValueError, r"hidden_size \(0\) must be a whole number, 1 or more"),
@@ -90,7 +90,7 @@ def test_right_settings_beside_the_wrong_ones_pass():
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match=r"model \(SASRek\) must be .*; nearest: SASRec"):
+    with pytest.raises(ValueError, match=r"model \(SASRek\) must be .* \(did you mean SASRec\?\)"):
         LSTIConfig("SASRek", "ml-100k")
     with pytest.raises(ValueError, match=r"model \(BPR\) must be a sequential recommender"):
         LSTIConfig("BPR", "ml-100k")

@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import main
+from recbole_lsti.converters.cli import main
 
 sys.exit(main())

@@ -14,10 +14,10 @@ from types import TracebackType
 
 import duckdb
 
-from .errors import AtomicFileError
-from .plan import Table
-from .sql import ident, literal
-from .timeparse import seconds_sql
+from recbole_lsti.converters.plan import Table
+from recbole_lsti.converters.sql import ident, literal
+from recbole_lsti.converters.timeparse import seconds_sql
+from recbole_lsti.errors import AtomicFileError
 
 
 def output_columns(table: Table) -> list[tuple[str, str]]:

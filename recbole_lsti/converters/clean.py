@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import duckdb
 
-from .errors import AtomicFileError, one_of
-from .plan import Cleaning, Field, Table
-from .sql import count, ident, literal
+from recbole_lsti.converters.plan import Cleaning, Field, Table
+from recbole_lsti.converters.sql import count, ident, literal
+from recbole_lsti.errors import AtomicFileError, one_of
 
 
 def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tuple[Table, dict[str, int]]:

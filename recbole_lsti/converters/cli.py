@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from . import sources
-from .convert import convert
-from .describe import Wishes, describe_inter, describe_side, expand
-from .errors import AtomicFileError, one_of
-from .plan import DUPLICATES, GRAINS, LAYOUTS, Cleaning, Format, Plan, Privacy, Split, Table
-from .privacy import KEY_VARIABLE, read_key
-from .progress import Progress
-from .streams import spool
-from .timeparse import check_zone, parse_moment
+from recbole_lsti.converters import sources
+from recbole_lsti.converters.convert import convert
+from recbole_lsti.converters.describe import Wishes, describe_inter, describe_side, expand
+from recbole_lsti.converters.plan import DUPLICATES, GRAINS, LAYOUTS, Cleaning, Format, Plan, Privacy, Split, Table
+from recbole_lsti.converters.privacy import KEY_VARIABLE, read_key
+from recbole_lsti.converters.progress import Progress
+from recbole_lsti.converters.streams import spool
+from recbole_lsti.converters.timeparse import check_zone, parse_moment
+from recbole_lsti.errors import AtomicFileError, one_of
 
 EXAMPLES = """examples:
   %(prog)s user_data.csv --name shop

@@ -9,17 +9,23 @@ from pathlib import Path
 import duckdb
 
 from recbole_lsti._version import __version__
-
-from .atomic import StagedFolder, output_columns, select_list, write_query, write_table
-from .clean import clean, follow
-from .errors import AtomicFileError
-from .features import MACROS, check_scalings, scale
-from .load import Loaded, check_share, create_rejects, fill_raw_lines, load_table
-from .plan import Notify, Plan, Table
-from .privacy import drop_rare_users, pseudonymize
-from .report import config_yaml, input_facts, output_facts, table_report, write_rejects, write_report
-from .split import PARTS, assign_parts, leakage, part_query
-from .sql import literal
+from recbole_lsti.converters.atomic import StagedFolder, output_columns, select_list, write_query, write_table
+from recbole_lsti.converters.clean import clean, follow
+from recbole_lsti.converters.features import MACROS, check_scalings, scale
+from recbole_lsti.converters.load import Loaded, check_share, create_rejects, fill_raw_lines, load_table
+from recbole_lsti.converters.plan import Notify, Plan, Table
+from recbole_lsti.converters.privacy import drop_rare_users, pseudonymize
+from recbole_lsti.converters.report import (
+    config_yaml,
+    input_facts,
+    output_facts,
+    table_report,
+    write_rejects,
+    write_report,
+)
+from recbole_lsti.converters.split import PARTS, assign_parts, leakage, part_query
+from recbole_lsti.converters.sql import literal
+from recbole_lsti.errors import AtomicFileError
 
 
 def quiet(event: str, facts: Mapping[str, object]) -> None:

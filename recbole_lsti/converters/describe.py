@@ -10,12 +10,12 @@ from pathlib import Path
 
 import duckdb
 
-from .errors import AtomicFileError
-from .load import peek
-from .plan import FIELD_TYPES, Field, Format, Table, TimeSpec
-from .readers import CsvReader, Reader, missing_column, open_reader
-from .recognise import infer_type, recognise, simplify
-from .streams import InputFile
+from recbole_lsti.converters.load import peek
+from recbole_lsti.converters.plan import FIELD_TYPES, Field, Format, Table, TimeSpec
+from recbole_lsti.converters.readers import CsvReader, Reader, missing_column, open_reader
+from recbole_lsti.converters.recognise import infer_type, recognise, simplify
+from recbole_lsti.converters.streams import InputFile
+from recbole_lsti.errors import AtomicFileError
 
 ROLE_FIELDS = {"user": "user_id", "item": "item_id", "rating": "rating", "behavior": "behavior"}
 

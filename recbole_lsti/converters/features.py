@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import duckdb
 
-from .errors import AtomicFileError, nearest
-from .plan import Field, Plan
-from .sql import ident, literal
+from recbole_lsti.converters.plan import Field, Plan
+from recbole_lsti.converters.sql import ident, literal
+from recbole_lsti.errors import AtomicFileError, nearest
 
 FLOAT32_MAX = 3.4028235e38  # RecBole casts floats to float32: a larger value would become infinite
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 import duckdb
 import pyarrow as pa
 
-from .errors import AtomicFileError
-from .features import fault_sql, value_sql
-from .plan import Notify, Table, TimeSpec
-from .readers import Batch, Reader, missing_column, open_reader
-from .sql import count, ident, literal
-from .streams import InputFile, LineReject, text_lines
-from .timeparse import guess_format, time_sql
+from recbole_lsti.converters.features import fault_sql, value_sql
+from recbole_lsti.converters.plan import Notify, Table, TimeSpec
+from recbole_lsti.converters.readers import Batch, Reader, missing_column, open_reader
+from recbole_lsti.converters.sql import count, ident, literal
+from recbole_lsti.converters.streams import InputFile, LineReject, text_lines
+from recbole_lsti.converters.timeparse import guess_format, time_sql
+from recbole_lsti.errors import AtomicFileError
 
 PEEK_ROWS = 1000
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .errors import AtomicFileError, one_of
+from recbole_lsti.errors import AtomicFileError, one_of
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 SCALINGS = ("minmax", "z", "log1p")

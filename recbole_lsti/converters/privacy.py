@@ -10,8 +10,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from .errors import AtomicFileError
-from .sql import count, ident
+from recbole_lsti.converters.sql import count, ident
+from recbole_lsti.errors import AtomicFileError
 
 KEY_VARIABLE = "LSTI_PSEUDONYM_KEY"
 MIN_KEY_BYTES = 16

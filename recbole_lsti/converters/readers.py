@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from .errors import AtomicFileError, nearest
-from .plan import Format
-from .sql import ident, literal
-from .streams import MAX_LINE_BYTES, InputFile, LineReject
+from recbole_lsti.converters.plan import Format
+from recbole_lsti.converters.sql import ident, literal
+from recbole_lsti.converters.streams import MAX_LINE_BYTES, InputFile, LineReject
+from recbole_lsti.errors import AtomicFileError, nearest
 
 SEPARATORS = ("::", "\t", ",", ";", "|", "\x01")
 UNIT_SEPARATOR = "\x1f"  # stands for a separator of several characters while Arrow splits

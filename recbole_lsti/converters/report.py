@@ -9,10 +9,10 @@ from pathlib import Path
 
 import duckdb
 
-from .load import Loaded
-from .plan import Plan, Table
-from .split import PARTS
-from .sql import count, ident, one_row
+from recbole_lsti.converters.load import Loaded
+from recbole_lsti.converters.plan import Plan, Table
+from recbole_lsti.converters.split import PARTS
+from recbole_lsti.converters.sql import count, ident, one_row
 
 WITHHELD = "(withheld: the run pseudonymizes)"
 

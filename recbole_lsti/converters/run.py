@@ -12,11 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .cli import Parser
-from .convert import convert
-from .errors import AtomicFileError, one_of
-from .plan import Cleaning, Plan, Table
-from .sources import DropIn, drop_ins, locate
+from recbole_lsti.converters.cli import Parser
+from recbole_lsti.converters.convert import convert
+from recbole_lsti.converters.plan import Cleaning, Plan, Table
+from recbole_lsti.converters.sources import DropIn, drop_ins, locate
+from recbole_lsti.errors import AtomicFileError, one_of
 
 KINDS = ("inter", "item", "user")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import duckdb
 
-from .plan import Split, Table
-from .sql import count, ident, literal, one_row
+from recbole_lsti.converters.plan import Split, Table
+from recbole_lsti.converters.sql import count, ident, literal, one_row
 
 PARTS = ("train", "valid", "test")
 

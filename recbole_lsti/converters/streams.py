@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 
-from .errors import AtomicFileError, nearest
+from recbole_lsti.errors import AtomicFileError, nearest
 
 _T = TypeVar("_T")
 

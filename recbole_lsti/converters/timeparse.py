@@ -7,8 +7,8 @@ import zoneinfo
 
 import duckdb
 
-from .errors import AtomicFileError, nearest
-from .sql import count, literal, one_row
+from recbole_lsti.converters.sql import count, literal, one_row
+from recbole_lsti.errors import AtomicFileError, nearest
 
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 ISO = re.compile(r"\s*\d{4}-\d{1,2}-\d{1,2}([T ].*)?")

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from recbole_lsti.converters import convert as convert_module
-from recbole_lsti.converters.errors import AtomicFileError
+from recbole_lsti.errors import AtomicFileError
 
 ROWS = "user_id,item_id,timestamp\na,x,1\n"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_lsti.converters.errors import AtomicFileError
 from recbole_lsti.converters.plan import Cleaning
+from recbole_lsti.errors import AtomicFileError
 
 HEADER = "user_id,item_id,rating,timestamp,behavior\n"
 

@@ -7,8 +7,8 @@ import hmac
 
 import pytest
 
-from recbole_lsti.converters.errors import AtomicFileError
 from recbole_lsti.converters.privacy import KEY_VARIABLE, pseudonym, read_key
+from recbole_lsti.errors import AtomicFileError
 
 KEY = "a key of more than sixteen bytes"
 ROWS = "user_id,item_id,timestamp\n" + "anna,x,100000000\nanna,y,100003600\nboris,x,100090000\n"

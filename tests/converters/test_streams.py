@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from recbole_lsti.converters.errors import AtomicFileError
 from recbole_lsti.converters.streams import InputFile, text_lines
+from recbole_lsti.errors import AtomicFileError
 
 HEAD = "user_id,item_id,timestamp\n"
 

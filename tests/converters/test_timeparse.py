@@ -9,8 +9,8 @@ import sys
 import duckdb
 import pytest
 
-from recbole_lsti.converters.errors import AtomicFileError
 from recbole_lsti.converters.timeparse import check_zone, guess_format, parse_moment, seconds_sql
+from recbole_lsti.errors import AtomicFileError
 
 SECOND = 1_577_959_200  # 2020-01-02 10:00:00 UTC
 

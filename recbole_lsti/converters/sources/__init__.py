@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ..errors import AtomicFileError, one_of
-from ..plan import Table
-from ..streams import COMPRESSED_SUFFIXES
+from recbole_lsti.converters.plan import Table
+from recbole_lsti.converters.streams import COMPRESSED_SUFFIXES
+from recbole_lsti.errors import AtomicFileError, one_of
 
 
 @dataclass(frozen=True)

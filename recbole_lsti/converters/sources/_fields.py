@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..plan import Field, Table
+from recbole_lsti.converters.plan import Field, Table
 
 
 def user(column: str, name: str = "user_id") -> Field:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..plan import Format, Table
-from . import DropIn, Source
-from ._fields import item, number, token, tokens, user
+from recbole_lsti.converters.plan import Format, Table
+from recbole_lsti.converters.sources import DropIn, Source
+from recbole_lsti.converters.sources._fields import item, number, token, tokens, user
 
 SEMICOLONS = Format("csv", ";", encoding="cp1252")
 BX_RATINGS = Table(

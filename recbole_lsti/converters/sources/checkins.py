@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..plan import Format, Table, TimeSpec
-from . import DropIn, Source
-from ._fields import item, number, token, user
+from recbole_lsti.converters.plan import Format, Table, TimeSpec
+from recbole_lsti.converters.sources import DropIn, Source
+from recbole_lsti.converters.sources._fields import item, number, token, user
 
 GOWALLA = Table(
     "inter",

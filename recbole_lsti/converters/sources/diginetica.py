@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..plan import Format, Table, TimeSpec
-from . import DropIn, Source
-from ._fields import item, sql, token, user
+from recbole_lsti.converters.plan import Format, Table, TimeSpec
+from recbole_lsti.converters.sources import DropIn, Source
+from recbole_lsti.converters.sources._fields import item, sql, token, user
 
 SEMICOLONS = Format("csv", ";", quote=False)
 DAY = "CAST(epoch_us(timezone('UTC', TRY_STRPTIME(\"eventdate\", '%Y-%m-%d'))) AS HUGEINT) * 1000"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..plan import Format, Table, TimeSpec
-from . import DropIn, Source
-from ._fields import item, sql, token, tokens, user
+from recbole_lsti.converters.plan import Format, Table, TimeSpec
+from recbole_lsti.converters.sources import DropIn, Source
+from recbole_lsti.converters.sources._fields import item, sql, token, tokens, user
 
 FORMAT = Format("csv", "\t", header=False, quote=False, columns=("impression", "user", "time", "history", "shown"))
 STAMP = TimeSpec(("time",), "%m/%d/%Y %I:%M:%S %p")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..plan import Format, Table, TimeSpec
-from ..sql import ident, literal
-from . import DropIn, Source
-from ._fields import item, number, sql, token, user
+from recbole_lsti.converters.plan import Format, Table, TimeSpec
+from recbole_lsti.converters.sources import DropIn, Source
+from recbole_lsti.converters.sources._fields import item, number, sql, token, user
+from recbole_lsti.converters.sql import ident, literal
 
 REFERENCE = "Harper & Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015"
 YEAR_AT_END = r"'\((\d{4})[^()]*\)(\s*\([A-Z]+\))?\s*$'"  # "(1995)", "(1994- )", and "(1995) (V)" of videos

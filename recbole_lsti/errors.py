@@ -1,13 +1,25 @@
-"""The one error of this room, and how it names the nearest valid spelling."""
+"""The error for input that cannot be used, and how errors name the nearest valid spelling."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class AtomicFileError(ValueError):
     """What is wrong with an input, a flag or an output, in one line a user can act on."""
+
+    @classmethod
+    def at(cls, path: str | Path, line: int | None, rule: str) -> AtomicFileError:
+        """Return the error for one line of a file.
+
+        Args:
+            path: the file.
+            line (int | None): line number from 1, the header included; None where the whole file is meant.
+            rule (str): what was found and what must be, in words.
+        """
+        return cls(f"{path}, line {line}: {rule}" if line else f"{path}: {rule}")
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -49,6 +49,10 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
             entry = snapshot.take(self)
             cache.save(name, entry)
             entry = cache.load(name) or entry  # mapped from the file, so that memory is given back at once
+        else:
+            self.logger.info(
+                "\n".join([f"tables from the cache, {cache.folder / name}, made of", *entry.plain["told"]])
+            )
         self._get_preset()
         self._get_field_from_config()
         snapshot.put_back(self, entry)

@@ -133,7 +133,7 @@ def _check_bytes(path: Path, joined: int, report: Report) -> None:
     with open(path, "rb") as file:
         head = file.readline()
     if head.startswith(b"\xef\xbb\xbf"):
-        report.notes.append(f"{path.name}: begins with a byte order mark; RecBole takes it for part of the first name")
+        report.notes.append(f"{path.name}: begins with a byte order mark; RecBole itself refuses the file")
     if head.endswith(b"\r\n"):
         report.notes.append(f"{path.name}: lines end with CRLF")
     if joined:

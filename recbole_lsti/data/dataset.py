@@ -49,6 +49,10 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
             entry = snapshot.take(self)
             cache.save(name, entry)
             entry = cache.load(name) or entry  # mapped from the file, so that memory is given back at once
+        else:
+            self.logger.info(
+                "\n".join([f"tables from the cache, {cache.folder / name}, made of", *entry.plain["told"]])
+            )
         self._get_preset()
         self._get_field_from_config()
         snapshot.put_back(self, entry)
@@ -57,10 +61,11 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         super()._load_data(token, dataset_path)
         for name, kind in FIELD_TYPES.items():
             field = self.config[name]
-            if field not in self.inter_feat:
+            loaded = [] if self.inter_feat is None else list(self.inter_feat)
+            if field not in loaded:
                 raise ValueError(
                     f"{name} ({field}) must be a column of {token}.inter that load_col loads; "
-                    f"loaded: {', '.join(self.inter_feat.columns)}"
+                    f"loaded: {', '.join(loaded) or 'none'}"
                 )
             if self.field2type[field] is not kind:
                 found = self.field2type[field].value
@@ -79,8 +84,18 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         if any(self.config[key] for key in TIME_KEYS):
             events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
+        self._tell_rows(events, len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
         self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
+
+    def _tell_rows(self, events: Events, n_rows: int) -> None:
+        n_events = len(events.first)
+        begins = np.flatnonzero(np.arange(n_events) == events.first)
+        lonely = np.count_nonzero(np.diff(np.r_[begins, n_events]) == 1)
+        self.logger.info(
+            f"{n_events} events give {n_rows} rows to predict: the first event of each of {len(begins)} users has no "
+            f"history; {lonely} users have that event alone and give no row"
+        )
 
     def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
         """Order the interactions by user and exact time; `columns` is emptied on the way."""

@@ -62,6 +62,7 @@ def take(dataset: Any) -> Entry:
         "bucketnum": dataset.field2bucketnum,
         "alias": {name: fields.tolist() for name, fields in dataset.alias.items()},
         "tokens": list(tokens.values()),
+        "told": dataset.told,
     }
     return Entry(plain, arrays)
 
@@ -69,7 +70,7 @@ def take(dataset: Any) -> Entry:
 def put_back(dataset: Any, entry: Entry) -> None:
     """Give a data set, of which only the presets are set, what a snapshot holds."""
     plain = entry.plain
-    dataset.feat_name_list = plain["feat_name_list"]
+    dataset.feat_name_list, dataset.told = plain["feat_name_list"], plain["told"]
     dataset.field2type = {field: FeatureType(kind) for field, kind in plain["type"].items()}
     dataset.field2source = {
         field: FeatureSource(source) if known else source for field, (source, known) in plain["source"].items()

@@ -36,6 +36,10 @@ class AtomicTables(Dataset):
 
     inter_feat: Any  # a DataFrame until `build`, unless it comes from the cache
 
+    def _get_preset(self) -> None:
+        super()._get_preset()
+        self.told: list[str] = []  # what was read, filtered and filled: the cache keeps it with the tables
+
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         load_col, unload_col = self._get_load_and_unload_col(source)
         if load_col == set():
@@ -77,7 +81,7 @@ class AtomicTables(Dataset):
         if exact and self.time_field in feat and self.field2type[self.time_field] is FeatureType.FLOAT:
             self._check_time(filepath, feat[self.time_field].to_numpy())
         self._rows_read = len(feat)
-        self.logger.info(f"{filepath}: {len(feat)} rows, columns {', '.join(feat.columns)}")
+        self._tell(f"{filepath}: {len(feat)} rows, columns {', '.join(feat.columns)}")
         return feat
 
     def _cut_lists(self, field: str, lists: pd.Series) -> pd.Series:
@@ -97,7 +101,7 @@ class AtomicTables(Dataset):
         feat = super()._load_user_or_item_feat(token, dataset_path, source, field_name)
         if feat is not None and len(feat) < self._rows_read:
             why = f"a row above has the same {getattr(self, field_name)}"
-            self._tell(f"{source.value}_feat", self._rows_read - len(feat), self._rows_read, why)
+            self._tell(f"{source.value}_feat: {self._rows_read - len(feat)} of {self._rows_read} rows filtered: {why}")
             feat = feat.reset_index(drop=True)
         return feat
 
@@ -113,13 +117,14 @@ class AtomicTables(Dataset):
         n_kept = int(np.count_nonzero(kept))
         if n_kept == len(feat):
             return
-        self._tell(feat_name, len(feat) - n_kept, len(feat), why)
+        self._tell(f"{feat_name}: {len(feat) - n_kept} of {len(feat)} rows filtered: {why}")
         if not n_kept:
             raise ValueError(f"{feat_name} must keep at least one row; all {len(feat)} were filtered: {why}")
         setattr(self, feat_name, feat[np.asarray(kept)].reset_index(drop=True))
 
-    def _tell(self, feat_name: str, dropped: int, total: int, why: str) -> None:
-        self.logger.info(f"{feat_name}: {dropped} of {total} rows filtered: {why}")
+    def _tell(self, line: str) -> None:
+        self.told.append(line)
+        self.logger.info(line)
 
     def _filter_nan_user_or_item(self) -> None:
         for field, name in ((self.uid_field, "user_feat"), (self.iid_field, "item_feat")):
@@ -226,7 +231,7 @@ class AtomicTables(Dataset):
             feat = getattr(self, f"{name}_feat")
             lacking = 0 if feat is None else self.num(field) - 1 - feat[field].nunique()
             if lacking:
-                self.logger.info(f"{name}_feat: {lacking} of {self.num(field) - 1} {name}s have no row: filled")
+                self._tell(f"{name}_feat: {lacking} of {self.num(field) - 1} {name}s have no row: filled")
         super()._user_item_feat_preparation()
 
     def _fill_nan(self) -> None:
@@ -236,7 +241,7 @@ class AtomicTables(Dataset):
             for field in feat:
                 missing = int(feat[field].iloc[first:].isna().sum())
                 if missing and self.field2type[field] == FeatureType.FLOAT:
-                    self.logger.warning(f"{feat_name}: {missing} missing values of {field} filled with the mean")
+                    self._tell(f"{feat_name}: {missing} missing values of {field} filled with the mean")
         super()._fill_nan()
 
     def _normalize(self) -> None:

@@ -245,6 +245,19 @@ def test_the_cache_is_off_unless_asked_for_and_no_part_of_what_a_run_is_repeated
         parse(["train", "--no-cache", "--cache-dir", "c"])
 
 
+def test_a_second_start_tells_again_what_was_filtered(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"val_interval": {"rating": "[3,5]"}}
+    with caplog.at_level(logging.INFO):
+        cached(folder, **settings)
+        first = [line for line in caplog.messages if "filtered" in line]
+        caplog.clear()
+        cached(folder, **settings)
+    assert first
+    assert "tables from the cache" in caplog.text
+    for line in first:
+        assert line in caplog.text
+
+
 def test_cached_parts_equal_recboles(folder: Path) -> None:
     from reference import recbole_dataset
 

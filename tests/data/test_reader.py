@@ -359,6 +359,12 @@ def test_rows_without_an_id_go_even_below_duplicates(tmp_path: Path) -> None:
     assert dataset.item_feat["price"].tolist()[1:] == [2, 4, 5]
 
 
+def test_no_column_of_the_interactions_asked_for_is_one_line(tmp_path: Path) -> None:
+    inter_of(tmp_path / "none", GOOD)
+    with fails(ValueError, "USER_ID_FIELD (user_id) must be a column of none.inter that load_col loads; loaded: none"):
+        LSTIDataset(make_config(tmp_path / "none", load_col={"item": ["item_id"]}))
+
+
 def test_columns_that_the_file_lacks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     inter_of(tmp_path / "lack", GOOD)
     with caplog.at_level(logging.WARNING):
@@ -366,13 +372,16 @@ def test_columns_that_the_file_lacks_are_told(tmp_path: Path, caplog: pytest.Log
     assert "lack.inter has no column ratin, which load_col asks for" in caplog.text
 
 
-def test_items_of_the_test_part_alone_and_lonely_users_work(tmp_path: Path) -> None:
+def test_items_of_the_test_part_alone_and_lonely_users_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "few"
     rows = [("u1", "a", 1), ("u1", "b", 2), ("u1", "c", 3), ("u1", "only-in-test", 4), ("lonely", "a", 5)]
     write(folder, "inter", "user_id:token item_id:token timestamp:float", rows)
     config = make_config(folder)
     assert_same_parts(LSTIDataset(config), recbole_dataset(config))
-    train, _, test = LSTIDataset(config).build()
+    with caplog.at_level(logging.INFO):
+        train, _, test = LSTIDataset(config).build()
+    assert "5 events give 3 rows to predict" in caplog.text
+    assert "1 users have that event alone and give no row" in caplog.text
     target = test.inter_feat["item_id"].item()
     assert test.id2token("item_id", target) == "only-in-test"
     assert target not in train.inter_feat["item_id"]

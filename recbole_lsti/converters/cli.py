@@ -146,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="recbole-lsti-") as folder:
             _run(args, shlex.join(["recbole-lsti", "convert", *arguments]), Path(folder))
     except AtomicFileError as error:
-        print(f"recbole-lsti convert: {error}", file=sys.stderr)
+        text = " ".join(str(error).splitlines())  # a column's name may hold the line ends that a quote kept
+        print(f"recbole-lsti convert: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("recbole-lsti convert: interrupted; nothing was written", file=sys.stderr)

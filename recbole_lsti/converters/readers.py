@@ -281,8 +281,10 @@ def sniff_separator(lines: list[str], name: str) -> str:
     """Return the separator that splits the most lines into the same number of columns, and more than one.
 
     Raises:
-        AtomicFileError: if no separator splits the lines.
+        AtomicFileError: if there is no line, or no separator splits the lines.
     """
+    if not lines:
+        raise AtomicFileError(f"{name} (no line but blank ones) must hold at least one row")
     best, best_score = "", 0.0
     for sep in SEPARATORS:
         counts = [line.count(sep) for line in lines]

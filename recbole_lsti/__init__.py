@@ -12,14 +12,14 @@ from recbole_lsti._version import __version__
 if TYPE_CHECKING:
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.model.lsti import LSTI
-    from recbole_lsti.recommend import recommend
+    from recbole_lsti.recommendation import recommend
     from recbole_lsti.runner import load, run, run_processes
 
 _HOMES = {
     "LSTI": "recbole_lsti.model.lsti",
     "LSTIConfig": "recbole_lsti.config",
     "load": "recbole_lsti.runner",
-    "recommend": "recbole_lsti.recommend",
+    "recommend": "recbole_lsti.recommendation",
     "run": "recbole_lsti.runner",
     "run_processes": "recbole_lsti.runner",
 }
@@ -34,6 +34,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'recbole_lsti' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # `recommend` is also the name of the module it lives in: the function is what is meant
-    return value
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""The command line: `recbole-lsti train | recommend | check-data | doctor`."""
+"""The command line: `recbole-lsti train | recommend | convert | check-data | doctor`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, Impor
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault), 2 (a mistake, in one line)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["convert"]:
+        return convert(arguments[1:])
     parser = build_parser()
     known, rest = parser.parse_known_args(arguments)
     try:
@@ -75,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--history", action="append", help="item ids, oldest first, separated by blanks; may be repeated")
     ask.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     ask.set_defaults(run=recommend)
+    commands.add_parser("convert", help="turn any log into RecBole's atomic files", add_help=False)  # see convert
     add_check_data_flags(
         commands.add_parser(
             "check-data",
@@ -147,6 +150,18 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def convert(arguments: Sequence[str]) -> int:
+    """Turn a log into atomic files; the converters have a command line of their own, which starts without torch."""
+    try:
+        from recbole_lsti.converters.cli import main as converters
+    except ModuleNotFoundError as error:
+        if error.name not in ("duckdb", "pyarrow"):
+            raise
+        print(f"recbole-lsti: convert needs {error.name}: pip install 'recbole-lsti[convert]'", file=sys.stderr)
+        return 2
+    return converters(list(arguments))
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory: a training step's large temporaries are else mapped and unmapped again and again.
 
@@ -209,7 +224,7 @@ def format_result(result: dict[str, Any]) -> str:
 
 def recommend(known: argparse.Namespace) -> int:
     """Print the long-term, short-term and fused lists of each user side by side."""
-    from recbole_lsti.recommend import recommend_from
+    from recbole_lsti.recommendation import recommend_from
     from recbole_lsti.runner import load
 
     users = [user.strip() for user in known.users.split(",") if user.strip()] if known.users else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
 import inspect
 import os
 import re
@@ -20,6 +19,7 @@ from recbole.utils import InputType, ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_lsti.config_rules import check_values
+from recbole_lsti.errors import nearest
 
 # what RecBole derives from other keys, and what holds for one process or one machine: a run is repeated without them
 DERIVED_KEYS = frozenset(
@@ -103,9 +103,10 @@ class LSTIConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        for cls in reversed(model_class.__mro__):  # a subclass of LSTI starts from LSTI's defaults
-            if issubclass(cls, torch.nn.Module):
-                self.internal_config_dict.update(lsti_properties(cls.__name__, dataset, self.yaml_loader))
+        columns = self.internal_config_dict["load_col"]  # RecBole knows which models read attributes of ml-100k's items
+        bases = [cls.__name__ for cls in reversed(model_class.__mro__[1:])]  # a subclass of LSTI starts from LSTI's
+        self.internal_config_dict.update(lsti_properties(model, dataset, self.yaml_loader, bases))
+        self.internal_config_dict["load_col"] = {**(columns or {}), **self.internal_config_dict["load_col"]}
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
@@ -172,17 +173,21 @@ def properties_folder() -> Path:
     raise FileNotFoundError(f"properties with model/LSTI.yaml must be in {folders[0]} or {folders[1]}")
 
 
-def lsti_properties(model: str, dataset: str, loader: type[yaml.SafeLoader] | None = None) -> dict[str, Any]:
+def lsti_properties(
+    model: str, dataset: str, loader: type[yaml.SafeLoader] | None = None, bases: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return this package's defaults for a model on a data set: overall, then the model's, then the data set's.
 
     Args:
         model (str): model name; RecBole's own models have no file here.
         dataset (str): data set name.
         loader: YAML loader; by default one that reads 1e-3 as a number.
+        bases: names of the classes that the model is derived from, the farthest first; their files come before its own.
     """
     folder = properties_folder()
     merged: dict[str, Any] = {}
-    for path in (folder / "overall.yaml", folder / f"model/{model}.yaml", folder / f"dataset/{dataset}.yaml"):
+    models = [folder / f"model/{name}.yaml" for name in (*bases, model)]
+    for path in (folder / "overall.yaml", *models, folder / f"dataset/{dataset}.yaml"):
         if path.is_file():
             merged.update(_read_yaml(path, loader or YamlLoader))
     return merged
@@ -229,7 +234,7 @@ def sequential_model(name: str) -> type:
         classes = inspect.getmembers(sequential_recommender, inspect.isclass)
         known = sorted({"LSTI", *(key for key, value in classes if getattr(value, "type", 0) is ModelType.SEQUENTIAL)})
         raise ValueError(
-            f"model ({name}) must be a sequential model of RecBole or LSTI{_nearest(name, known)}"
+            f"model ({name}) must be a sequential model of RecBole or LSTI{nearest(name, known)}"
         ) from None
 
 
@@ -241,7 +246,10 @@ def known_keys(model_class: type) -> set[str]:
     keys = {*KEYS_IN_NO_YAML, *DERIVED_KEYS, *dataset_arguments}
     for cls in model_class.__mro__:
         if issubclass(cls, torch.nn.Module) and cls is not torch.nn.Module:
-            source = inspect.getsource(inspect.getmodule(cls) or cls)
+            try:
+                source = inspect.getsource(inspect.getmodule(cls) or cls)
+            except (OSError, TypeError):  # typed into a console or a notebook: there is no file to search
+                source = ""
             keys.update(re.findall(r"""config\[["'](\w+)["']\]""", source))
     return keys
 
@@ -254,7 +262,7 @@ def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
     """
     for key in given:
         if key not in known:
-            hint = _nearest(key, sorted(known))
+            hint = nearest(key, sorted(known))
             raise ValueError(f"config key ({key}) must be one that is read{hint}; --force_unknown_keys lets it through")
 
 
@@ -263,9 +271,3 @@ def needs_negatives(model_class: type, final: Mapping[str, Any]) -> bool:
     if getattr(model_class, "input_type", None) is InputType.PAIRWISE:
         return True
     return final.get("loss_type") != "CE"
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    lower = {word.lower(): word for word in known}
-    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
-    return f"; nearest: {lower[found[0]]}" if found else ""

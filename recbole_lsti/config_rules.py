@@ -41,6 +41,10 @@ RULES = {
     "eval_batch_size": _COUNT,
     "MAX_ITEM_LIST_LENGTH": _COUNT,
     "learning_rate": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
+    "learner": _one_of("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+    "clip_grad_norm": Rule(
+        (dict,), "a dict such as {'max_norm': 5.0}, or null", lambda value: value.get("max_norm", 0) > 0, optional=True
+    ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
     "train_mode": _one_of("sequence", "prefix"),
     "use_gpu": _SWITCH,
@@ -70,6 +74,7 @@ LSTI_RULES = {
     "session_gap": _SECONDS,
     "fusion": _one_of(*FUSIONS),
     "loss_type": _one_of("CE", "BPR"),
+    "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
     "long_excludes_short": _SWITCH,
@@ -96,8 +101,10 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
             _check(key, final[key], rule)
     if "n_heads" in final and final.get("hidden_size", 0) % final["n_heads"]:
         raise ValueError(f"hidden_size ({final['hidden_size']}) must be divisible by n_heads ({final['n_heads']})")
-    if is_lsti and final["long_excludes_short"] and final["fusion"] == "long":
-        raise ValueError("long_excludes_short (True) must be False where fusion is long: there is no short branch")
+    if is_lsti and final["long_excludes_short"] and final["fusion"] in ("long", "short"):
+        raise ValueError(
+            f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
+        )
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"

@@ -221,15 +221,16 @@ class PortableTrainer(Trainer):
 
 
 class LSTITrainer(PortableTrainer):
-    """Trains LSTI: RecBole's loop with a learning rate that falls linearly to a twentieth over the epochs."""
+    """Trains LSTI: RecBole's loop with a learning rate that falls linearly to `learning_rate_end` over the epochs."""
 
     def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float] | None]:
         """Train; the schedule needs the number of batches, so it is set up here. Arguments as RecBole's."""
         steps = max(1, self.epochs * len(train_data))
         done = self.start_epoch * len(train_data)
+        fall = 1 - self.config["learning_rate_end"]
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - 0.95 * step / steps, done - 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - fall * step / steps, done - 1)
         hook = self.optimizer.register_step_post_hook(lambda *_: schedule.step())
         try:
             return super().fit(train_data, *args, **kwargs)

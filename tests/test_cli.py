@@ -52,11 +52,11 @@ def test_every_flag_of_recboles_program_is_there():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--hidden_siz=8"], "config key (hidden_siz) must be one that is read; nearest: hidden_size"),
+        (["train", "--hidden_siz=8"], "config key (hidden_siz) must be one that is read (did you mean hidden_size?)"),
         (["train", "--hidden_size=15"], "hidden_size (15) must be divisible by n_heads (2)"),
         (["train", "-d", "nothere"], "dataset (nothere) must be a folder in data_path"),
         (["train", "--config_files", "none.yaml"], "config file (none.yaml) must exist"),
-        (["train", "--nproc", "2", "--epoch=1"], "config key (epoch) must be one that is read; nearest: epochs"),
+        (["train", "--nproc", "2", "--epoch=1"], "config key (epoch) must be one that is read (did you mean epochs?)"),
         (["recommend", "none.pth", "--users", "1"], "checkpoint (none.pth) must exist"),
     ],
 )
@@ -69,11 +69,13 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "recommend", "doctor"])
+@pytest.mark.parametrize("command", ["train", "recommend", "convert", "check-data", "doctor"])
 def test_help_shows_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
+    try:
+        status = main([command, "--help"])
+    except SystemExit as stop:  # argparse leaves by itself
+        status = stop.code
+    assert status == 0
     assert f"recbole-lsti {command}" in capsys.readouterr().out.split("example")[1]
 
 
@@ -134,3 +136,22 @@ def test_a_failing_process_is_one_line(tiny, tmp_path, monkeypatch, capfd):
     error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("recbole-lsti:")]
     assert len(error) == 1
     assert error[0].startswith("recbole-lsti: a process of 2 failed:")
+
+
+def test_convert_is_mounted_and_starts_without_torch(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i,5\nu,j,6\n", encoding="utf-8")
+    script = "import sys; from recbole_lsti.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", script, "convert", "log.csv", "--name", "log", "--output", "out", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0", "False"], done.stderr
+    header, first, _ = (tmp_path / "out/log/log.inter").read_text(encoding="utf-8").splitlines()
+    assert header == "user_id:token\titem_id:token\ttimestamp:float"
+    assert first == "u\ti\t5"
+
+
+def test_convert_names_the_extra_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for name in [name for name in sys.modules if name.startswith("recbole_lsti.converters")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["convert", "x.csv"]) == 2
+    assert capsys.readouterr().err == "recbole-lsti: convert needs duckdb: pip install 'recbole-lsti[convert]'\n"

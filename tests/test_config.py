@@ -45,7 +45,7 @@ def test_settings_are_literals_and_never_evaluated(text, value):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"hidden_siz": 8}, ValueError, r"config key \(hidden_siz\) must be one that is read; nearest: hidden_size"),
+        ({"hidden_siz": 8}, ValueError, r"config key \(hidden_siz\) must be .* \(did you mean hidden_size\?\)"),
         ({"hidden_size": 15}, ValueError, r"hidden_size \(15\) must be divisible by n_heads \(2\)"),
         ({"hidden_size": "big"}, TypeError, r"hidden_size \(big\) must be a whole number, 1 or more"),
         ({"hidden_size": 0}, ValueError, r"hidden_size \(0\) must be a whole number, 1 or more"),
@@ -59,6 +59,14 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"session_gap": 0}, ValueError, r"session_gap \(0\) must be a number of seconds above 0, or null"),
         ({"use_gpu": "yes"}, TypeError, r"use_gpu \(yes\) must be True or False"),
         ({"long_excludes_short": True, "fusion": "long"}, ValueError, r"long_excludes_short \(True\) must be False"),
+        ({"long_excludes_short": True, "fusion": "short"}, ValueError, r"long_excludes_short \(True\) must be False"),
+        (
+            {"clip_grad_norm": "{max_norm: 5.0}"},
+            TypeError,
+            r"clip_grad_norm \({max_norm: 5.0}\) must be a dict such as",
+        ),
+        ({"learner": "addam"}, ValueError, r"learner \(addam\) must be one of adam, adamw"),
+        ({"learning_rate_end": 2}, ValueError, r"learning_rate_end \(2\) must be a number from 0 to 1"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
         (
             {"valid_metric": "NDCG@7"},
@@ -82,7 +90,7 @@ def test_right_settings_beside_the_wrong_ones_pass():
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match=r"model \(SASRek\) must be .*; nearest: SASRec"):
+    with pytest.raises(ValueError, match=r"model \(SASRek\) must be .* \(did you mean SASRec\?\)"):
         LSTIConfig("SASRek", "ml-100k")
     with pytest.raises(ValueError, match=r"model \(BPR\) must be a sequential recommender"):
         LSTIConfig("BPR", "ml-100k")
@@ -163,3 +171,31 @@ def test_the_properties_name_every_rule_and_repeat_a_run():
     assert again == first
     assert first["hidden_size"] == 16
     assert not {"device", "MODEL_TYPE", "local_rank"} & set(first)
+
+
+def test_a_subclass_of_lsti_starts_from_its_defaults():
+    from recbole_lsti.model.lsti import LSTI
+
+    class Mine(LSTI):
+        pass
+
+    mine, lsti = LSTIConfig(Mine, "ml-100k"), config()
+    differing = {key for key, value in lsti.final_config_dict.items() if mine[key] != value}
+    assert differing == {"model"}
+    with pytest.raises(ValueError, match=r"fusion \(no\) must be one of"):
+        LSTIConfig(Mine, "ml-100k", config_dict={"fusion": "no"})
+
+
+def test_a_class_without_a_file_is_taken():
+    namespace: dict = {}
+    code = "from recbole_lsti.model.lsti import LSTI\nclass Typed(LSTI):\n    pass"
+    exec(compile(code, "<stdin>", "exec"), {"__name__": "console"}, namespace)
+    assert LSTIConfig(namespace["Typed"], "ml-100k")["hidden_size"] == 64
+
+
+def test_models_that_read_item_attributes_get_them():
+    assert LSTIConfig("SASRecF", "ml-100k")["load_col"] == {
+        "inter": ["user_id", "item_id", "timestamp"],
+        "item": ["item_id", "release_year", "class"],
+    }
+    assert LSTIConfig("SASRec", "ml-100k")["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}

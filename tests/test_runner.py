@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import random_rows, write_inter
 
 import recbole_lsti
@@ -185,6 +184,9 @@ def test_checkpoints_are_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint.d.e \(PosixPath\) must be plain data"):
         checkpoint.write(tmp_path / "c.pth", {"d": {"e": tmp_path}})
     assert checkpoint.read(tmp_path / "c.pth")["a"] == 1.5
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c.pth").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "plain").unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
 
 
@@ -198,10 +200,9 @@ def test_a_class_is_taken_as_a_model(tiny, workplace, small):
     class Mine(LSTI):
         pass
 
-    settings = {**small, "data_path": str(tiny), "train_mode": "sequence", "force_unknown_keys": True}
-    defaults = yaml.safe_load(Path(recbole_lsti.config.properties_folder(), "model/LSTI.yaml").read_text("utf-8"))
-    mine = recbole_lsti.run(Mine, "tiny", config_dict={**defaults, **settings})
+    mine = recbole_lsti.run(Mine, "tiny", config_dict={**small, "data_path": str(tiny)})
     assert mine["model"] == "Mine"
+    assert mine["test_result"] == by_name["test_result"]
     assert isinstance(recbole_lsti.load(mine["checkpoint_file"], model=Mine).model, Mine)
 
 

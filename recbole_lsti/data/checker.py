@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_lsti.data.errors import AtomicFileError
 from recbole_lsti.data.lines import line_of_row, scan_lines
 from recbole_lsti.data.profile import QUANTILES, Damage, float32_damage, profile
 from recbole_lsti.data.reader import read_header, read_table
+from recbole_lsti.errors import AtomicFileError
 
 SHOWN = 5  # lines named for one kind of mistake
 YEAR_2100 = 4_102_444_800  # Unix seconds

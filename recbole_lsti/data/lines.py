@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recbole_lsti.data.errors import AtomicFileError
+from recbole_lsti.errors import AtomicFileError
 
 BLOCK = 1 << 22
 _NEWLINE, _RETURN, _SPACE = 10, 13, 32

@@ -8,7 +8,6 @@ with columns missing or to spare) is found by one pass over the bytes, before an
 from __future__ import annotations
 
 import codecs
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_lsti.data.errors import AtomicFileError
 from recbole_lsti.data.lines import Lines, first_undecodable_line, line_of_row, scan_lines
+from recbole_lsti.errors import AtomicFileError, nearest
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 ROWS_AT_A_TIME = 1 << 18
@@ -63,9 +62,8 @@ def read_header(path: str | Path, separator: str = "\t", encoding: str = "utf-8"
                 f"columns are told apart by {separator!r}"
             )  # fmt: skip
         if kind not in TYPES:
-            nearest = difflib.get_close_matches(kind.lower(), TYPES, n=1)
-            hint = f"; nearest: {nearest[0]}" if nearest else ""
-            raise AtomicFileError.at(path, 1, f"type ({kind}) of {name} must be one of {', '.join(TYPES)}{hint}")
+            rule = f"type ({kind}) of {name} must be one of {', '.join(TYPES)}{nearest(kind, TYPES)}"
+            raise AtomicFileError.at(path, 1, rule)
         fields.append(Field(name, kind))
     names = [field.name for field in fields]
     twice = next((name for name in names if names.count(name) > 1), None)

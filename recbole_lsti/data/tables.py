@@ -19,9 +19,9 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_lsti.data.errors import AtomicFileError
 from recbole_lsti.data.lines import line_of_row
 from recbole_lsti.data.reader import read_header, read_table
+from recbole_lsti.errors import AtomicFileError
 
 TOKEN_ARRAY_BYTES = 1 << 30  # a fixed-width array of tokens is no larger; one very long token would make it so
 

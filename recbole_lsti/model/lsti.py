@@ -18,9 +18,6 @@ from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.losses import bpr, cross_entropy
 from recbole_lsti.model.repeat import RepeatTerm
 
-FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
-LOSS_TYPES = ("CE", "BPR")
-
 
 class Interests(NamedTuple):
     """What the branches say at every step; `long + short` is the user vector that scores the items.
@@ -239,7 +236,7 @@ def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _delay(x: Tensor, lag: int) -> Tensor:
-    """Read a (B, L, H) branch `lag` steps earlier; before its first step it says nothing (zeros)."""
+    """Read a (B, L, H) branch `lag` steps earlier; before its first step stand zeros."""
     return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]] if lag else x
 
 

@@ -20,9 +20,9 @@ from reference import (
 )
 
 from recbole_lsti.data import LSTIDataset
-from recbole_lsti.data.errors import AtomicFileError
 from recbole_lsti.data.lines import scan_lines
 from recbole_lsti.data.reader import read_header, read_table
+from recbole_lsti.errors import AtomicFileError
 
 INTER = "user_id:token item_id:token rating:float kind:token timestamp:float"
 SPELLINGS = (
@@ -231,7 +231,7 @@ BROKEN = {
     "header without line end": (HEADER.rstrip("\n"), 2, "at least one row"),
     "missing header type": (GOOD.replace("item_id:token", "item_id"), 1, "column (item_id) must be name:type"),
     "unknown type": (GOOD.replace(":float", ":flaot"), 1, "type (flaot) of timestamp must be one of token"),
-    "nearest type": (GOOD.replace(":float", ":flaot"), 1, "nearest: float"),
+    "nearest type": (GOOD.replace(":float", ":flaot"), 1, "did you mean float?"),
     "column twice": (GOOD.replace("item_id:", "user_id:"), 1, "column (user_id) must be given once"),
     "a column to spare": (GOOD + "u\tl\t4\t9\n", 5, "columns (4) must be as many as the header has (3)"),
     "every row has one to spare": (HEADER + "u\ti\t1\tx\n" * 3, 2, "columns (4)"),

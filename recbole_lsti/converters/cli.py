@@ -1,0 +1,347 @@
+"""The command line: from flags to a plan, and from mistakes to one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from recbole_lsti.converters import sources
+from recbole_lsti.converters.convert import convert
+from recbole_lsti.converters.describe import Wishes, describe_inter, describe_side, expand
+from recbole_lsti.converters.plan import DUPLICATES, GRAINS, LAYOUTS, Cleaning, Format, Plan, Privacy, Split, Table
+from recbole_lsti.converters.privacy import KEY_VARIABLE, read_key
+from recbole_lsti.converters.progress import Progress
+from recbole_lsti.converters.streams import spool
+from recbole_lsti.converters.timeparse import check_zone, parse_moment
+from recbole_lsti.errors import AtomicFileError, one_of
+
+EXAMPLES = """examples:
+  %(prog)s user_data.csv --name shop
+  %(prog)s log.csv.gz --user uid --item sku --time ts --behavior event --k-core 5 --name shop
+  %(prog)s ratings.dat --sep :: --no-header --user 0 --item 1 --rating 2 --time 3 --name films
+  %(prog)s ml-1m/ --source ml-1m --name ml-1m --split loo
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Exit with status 2 after one line."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def build_parser(prog: str = "recbole-lsti convert") -> argparse.ArgumentParser:
+    """Return the parser of every flag."""
+    parser = Parser(
+        prog=prog,
+        description="Convert interaction logs to RecBole atomic files.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="files, globs, folders (with --source), or - for stdin"
+    )
+    parser.add_argument("--source", metavar="NAME", help="a publisher's data set; --list shows them")
+    parser.add_argument("--list", action="store_true", help="list the named sources and the files they expect")
+    parser.add_argument("--name", help="the data set's name (default: the source, or the first file)")
+    parser.add_argument("--output", type=Path, default=Path("dataset"), metavar="DIR", help="default: dataset")
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR/NAME if it is there")
+    _add_table_flags(parser.add_argument_group("the table, without --source"))
+    _add_cleaning_flags(parser.add_argument_group("cleaning (each off unless asked for)"))
+    _add_output_flags(parser.add_argument_group("features, split, privacy"))
+    _add_run_flags(parser.add_argument_group("the run"))
+    return parser
+
+
+def _add_table_flags(group: argparse._ArgumentGroup) -> None:
+    for role in ("user", "item", "rating", "behavior"):
+        group.add_argument(f"--{role}", metavar="COL", help=f"column of the {role}, by name or by number from 0")
+    group.add_argument("--time", metavar="COL[,COL]", help="column of the time, or several that make it up")
+    feature_help = "a further column, with its type (token, token_seq, float, float_seq) and separator"
+    group.add_argument("--feature", action="append", default=[], metavar="COL[:TYPE[:SEP]]", help=feature_help)
+    for kind in ("item", "user"):
+        group.add_argument(f"--{kind}s", action="append", default=[], metavar="FILE", help=f"table of {kind}s")
+        group.add_argument(f"--{kind}-key", metavar="COL", help=f"column of the {kind} in it")
+        group.add_argument(f"--{kind}-feature", action="append", default=[], metavar="COL[:TYPE[:SEP]]")
+    group.add_argument("--format", choices=("csv", "json", "parquet"), help="default: by suffix and content")
+    group.add_argument("--sep", help="separator, also of several characters; \\t for tab (default: found out)")
+    group.add_argument("--no-header", action="store_true", help="the first line is data; columns are numbered from 0")
+    group.add_argument("--quote", choices=("double", "none"), default="double", help='whether " quotes fields')
+    group.add_argument("--encoding", help="default: UTF-8, UTF-16 by its mark, else Windows-1252")
+    group.add_argument("--decimal", choices=(".", ","), default=".", help="decimal mark of numbers")
+    group.add_argument("--time-format", metavar="FORMAT", help="s, ms, us, ns, iso, or a strptime pattern")
+    group.add_argument("--timezone", default="UTC", metavar="ZONE", help="zone of times that state none")
+
+
+def _add_cleaning_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--behaviors", metavar="A,B", help="keep these behaviours only")
+    group.add_argument("--behavior-weights", metavar="A=1,B=3", help="add a field weight by behaviour")
+    group.add_argument("--since", metavar="TIME", help="first moment kept: a date, an ISO time or Unix seconds")
+    group.add_argument("--until", metavar="TIME", help="last moment kept; a date includes its whole day")
+    group.add_argument(
+        "--rating-threshold", type=float, metavar="R", help="keep ratings of R or more, as implicit feedback"
+    )
+    group.add_argument("--duplicates", choices=DUPLICATES, help="keep the first or last of repeated pairs, or of runs")
+    group.add_argument("--count-duplicates", metavar="FIELD", help="with --duplicates: count the merged rows in FIELD")
+    group.add_argument("--k-core", type=int, default=0, metavar="K", help="users and items with K interactions or more")
+    group.add_argument("--k-core-user", type=int, metavar="K", help="the same, for users")
+    group.add_argument("--k-core-item", type=int, metavar="K", help="the same, for items")
+    group.add_argument("--sample-users", type=int, default=0, metavar="N", help="keep N users, chosen by --seed")
+    group.add_argument("--seed", type=int, default=2020)
+    group.add_argument("--session-gap", type=int, default=0, metavar="SECONDS", help="add session_id, split by gaps")
+
+
+def _add_output_flags(group: argparse._ArgumentGroup) -> None:
+    scaling_help = "scale a float field: minmax, z or log1p"
+    group.add_argument("--normalize", action="append", default=[], metavar="FIELD=HOW", help=scaling_help)
+    split_help = "also write train, valid and test files: loo, time or ratio, with shares as in time:0.8,0.1,0.1"
+    group.add_argument("--split", metavar="KIND[:A,B,C]", help=split_help)
+    layout_help = "a row a target with its history, for sequential models; or plain rows"
+    group.add_argument("--split-layout", choices=LAYOUTS, default="sequences", help=layout_help)
+    group.add_argument("--split-max-len", type=int, default=50, metavar="N", help="longest history in items")
+    key_help = f"replace user tokens by a keyed HMAC-SHA256 (key: {KEY_VARIABLE} or --key-file)"
+    group.add_argument("--pseudonymize", action="store_true", help=key_help)
+    group.add_argument("--key-file", type=Path, metavar="FILE", help="file that holds the key")
+    group.add_argument("--drop-rare-users", type=int, default=0, metavar="N", help="drop users with fewer than N rows")
+    group.add_argument("--time-grain", metavar="GRAIN", help="round times down: second, minute, hour, day, week")
+
+
+def _add_run_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--max-reject-share", type=float, default=0.01, metavar="SHARE", help="default: 0.01")
+    group.add_argument("--max-expansion", type=float, default=250.0, metavar="TIMES", help="limit of decompression")
+    group.add_argument("--memory", type=int, default=640, metavar="MIB", help="the engine's memory (default: 640)")
+    group.add_argument("--threads", type=int, default=2, help="default: 2")
+    group.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
+    group.add_argument("--json", action="store_true", help="progress as JSON lines on stderr, the report on stdout")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv (list[str] | None): the arguments; None takes those of the process.
+    Returns:
+        int: 0 when done, 2 after a mistake of the user's, 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        args = build_parser().parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    if args.list:
+        _print_sources()
+        return 0
+    restore = _interrupt_on_sigterm()
+    try:
+        with tempfile.TemporaryDirectory(prefix="recbole-lsti-") as folder:
+            _run(args, shlex.join(["recbole-lsti", "convert", *arguments]), Path(folder))
+    except AtomicFileError as error:
+        print(f"recbole-lsti convert: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("recbole-lsti convert: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    finally:
+        restore()
+    return 0
+
+
+def _interrupt_on_sigterm() -> Callable[[], object]:
+    """Let a polite kill clean up like Ctrl-C; return what undoes that."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread
+        return lambda: None
+    return lambda: signal.signal(signal.SIGTERM, before)
+
+
+def _print_sources() -> None:
+    for name, source in sources.registry().items():
+        print(f"{name:<20} {source.title}")
+        print(f"{'':<20} {source.files}")
+
+
+def _run(args: argparse.Namespace, command: str, folder: Path) -> None:
+    if not args.files:
+        raise AtomicFileError("FILE must be given: a file, a glob, a folder with --source, or - for standard input")
+    names = [str(spool(sys.stdin.buffer, folder)) if name == "-" else name for name in args.files]
+    plan, notes = build_plan(args, names, command)
+    mode = "json" if args.json else "quiet" if args.quiet else "bar"
+    if mode == "bar":
+        for note in notes:
+            print(note, file=sys.stderr)
+    report = convert(plan, Progress(sys.stderr, mode))
+    if args.json:
+        print(json.dumps(report, ensure_ascii=False))
+    elif not args.quiet:
+        _print_summary(report, plan)
+
+
+def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> tuple[Plan, list[str]]:
+    """Return the plan that the flags ask for, and what was found out while making it.
+
+    Raises:
+        AtomicFileError: if flags contradict each other, or the first rows of a file.
+    """
+    grain = _grain(args.time_grain)
+    check_zone(args.timezone)
+    notes: list[str] = []
+    if args.source:
+        tables = _source_tables(args, expand(files), grain)
+    else:
+        tables, notes = _described_tables(args, expand(files), grain)
+    first = Path(files[0])
+    name = args.name or args.source or first.name.split(".")[0]
+    plan = Plan(
+        name=name,
+        output=args.output,
+        tables=tables,
+        source=args.source,
+        cleaning=_cleaning(args),
+        privacy=Privacy(read_key(args.key_file) if args.pseudonymize else None, args.drop_rare_users),
+        split=_split(args),
+        scalings=_pairs("--normalize", args.normalize),
+        max_reject_share=args.max_reject_share,
+        max_expansion=args.max_expansion,
+        overwrite=args.overwrite,
+        memory_mib=_at_least("--memory", args.memory, 128),
+        threads=_at_least("--threads", args.threads, 1),
+        command=command,
+    )
+    return plan, notes
+
+
+def _source_tables(args: argparse.Namespace, paths: tuple[Path, ...], grain: int) -> tuple[Table, ...]:
+    source = sources.get(args.source)
+    flags = ("user", "item", "time", "rating", "behavior", "feature", "items", "users", "sep", "no_header")
+    for flag in flags:
+        if getattr(args, flag):
+            raise AtomicFileError(
+                f"--{flag.replace('_', '-')} must not be given with --source, which knows its columns"
+            )
+    tables = sources.locate(source.tables, paths, f"--source {source.name}")
+    changed = []
+    for table in tables:
+        if table.time is not None:
+            zone = args.timezone if args.timezone != "UTC" else table.time.zone
+            table = replace(table, time=replace(table.time, grain=grain, zone=zone))
+        if args.encoding:
+            table = replace(table, format=replace(table.format, encoding=args.encoding))
+        changed.append(table)
+    return tuple(changed)
+
+
+def _described_tables(
+    args: argparse.Namespace, paths: tuple[Path, ...], grain: int
+) -> tuple[tuple[Table, ...], list[str]]:
+    sep = args.sep.replace("\\t", "\t") if args.sep else None
+    if sep is not None and (len(sep.encode()) != len(sep) or set(sep) & set('"\n\r')):
+        raise AtomicFileError(f"--sep ({args.sep}) must consist of ASCII characters other than quotes and line ends")
+    fmt = Format(args.format, sep, not args.no_header, args.quote == "double", (), args.encoding, args.decimal)
+    roles = {role: getattr(args, role) for role in ("user", "item", "time", "rating", "behavior")}
+    asked = {role: column for role, column in roles.items() if column is not None}
+    wishes = Wishes(asked, tuple(args.feature), args.time_format, args.timezone, grain)
+    inter, notes = describe_inter(paths, fmt, wishes)
+    tables = [inter]
+    for kind in ("item", "user"):
+        files = getattr(args, f"{kind}s")
+        if files:
+            key = getattr(args, f"{kind}_key")
+            side = Wishes({kind: key} if key else {}, tuple(getattr(args, f"{kind}_feature")))
+            table, more = describe_side(kind, expand(files), replace(fmt, kind=None, sep=None, header=True), side)
+            tables.append(table)
+            notes += [f"{kind}s: {note}" for note in more]
+    return tuple(tables), notes
+
+
+def _cleaning(args: argparse.Namespace) -> Cleaning:
+    if args.count_duplicates and not args.duplicates:
+        raise AtomicFileError("--count-duplicates must come with --duplicates")
+    return Cleaning(
+        behaviors=tuple(args.behaviors.split(",")) if args.behaviors else (),
+        weights=_numbers("--behavior-weights", args.behavior_weights),
+        since=parse_moment(args.since, "--since") if args.since else None,
+        until=parse_moment(args.until, "--until", end_of_day=True) if args.until else None,
+        rating_threshold=args.rating_threshold,
+        duplicates=args.duplicates,
+        count_as=args.count_duplicates,
+        k_core_user=args.k_core if args.k_core_user is None else args.k_core_user,
+        k_core_item=args.k_core if args.k_core_item is None else args.k_core_item,
+        sample_users=args.sample_users,
+        seed=args.seed,
+        session_gap=args.session_gap,
+    )
+
+
+def _split(args: argparse.Namespace) -> Split | None:
+    if not args.split:
+        return None
+    kind, _, shares = args.split.partition(":")
+    if not shares:
+        return Split(kind, layout=args.split_layout, max_len=args.split_max_len)
+    try:
+        train, valid, test = (float(share) for share in shares.split(","))
+    except ValueError as error:
+        raise AtomicFileError(f"--split ({args.split}) must give three shares, as in time:0.8,0.1,0.1") from error
+    return Split(kind, (train, valid, test), args.split_layout, args.split_max_len)
+
+
+def _grain(text: str | None) -> int:
+    if text is None:
+        return 0
+    if text not in GRAINS:
+        raise one_of("--time-grain", text, GRAINS)
+    return GRAINS[text]
+
+
+def _at_least(flag: str, value: int, least: int) -> int:
+    if value < least:
+        raise AtomicFileError(f"{flag} ({value}) must be {least} or more")
+    return value
+
+
+def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise AtomicFileError(f"{flag} ({text}) must be of the form NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _numbers(flag: str, text: str | None) -> dict[str, float]:
+    pairs = _pairs(flag, text.split(",") if text else ())
+    try:
+        return {name: float(value) for name, value in pairs.items()}
+    except ValueError as error:
+        raise AtomicFileError(f"{flag} ({text}) must give numbers, as in view=1,buy=4") from error
+
+
+def _print_summary(report: dict, plan: Plan) -> None:
+    for kind, facts in report["tables"].items():
+        line = f"{kind}: {facts['rows_in']:,} rows read, {facts['rows_written']:,} written"
+        if kind == "inter":
+            line += f", {facts['users']:,} users, {facts['items']:,} items"
+        print(line)
+        for reason, count in facts["rejected"].items():
+            print(f"  rejected {count:,}: {reason}")
+    for step, count in report["removed"].items():
+        print(f"  removed {count:,}: {step}")
+    for name, value in (report["split"] or {}).items():
+        print(f"  split: {name}: {value}")
+    print(f"wrote {plan.output / plan.name}; use it with --config_files {plan.output / plan.name / plan.name}.yaml")

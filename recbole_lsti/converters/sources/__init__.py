@@ -1,0 +1,152 @@
+"""Named sources: one module each, registered by name, with the publisher's file names and columns.
+
+A module defines ``SOURCES``, and where RecSysDatasets converts the same files, ``DROP_INS``: what its fields are called
+there. Every table says which file names it answers to; a folder, the files themselves, or a zip archive will do.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import pkgutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from recbole_lsti.converters.plan import Table
+from recbole_lsti.converters.streams import COMPRESSED_SUFFIXES
+from recbole_lsti.errors import AtomicFileError, one_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """A publisher's data set.
+
+    Attributes:
+        name: how it is asked for.
+        title: what it is, in a few words.
+        tables: of interactions, items and users. Where several have one kind, the first whose files are there is read.
+        reference: whom to cite.
+    """
+
+    name: str
+    title: str
+    tables: tuple[Table, ...]
+    reference: str = ""
+
+    @property
+    def files(self) -> str:
+        """The expected files, for ``--list``."""
+        return "; ".join(f"{table.kind}: {' or '.join(names_of(table))}" for table in self.tables)
+
+
+@dataclass(frozen=True)
+class DropIn:
+    """A data set as RecSysDatasets writes it.
+
+    Attributes:
+        dataset: its name for ``--dataset``, in lower case.
+        stem: name of the written files; ``{type}`` stands for ``--interaction_type``.
+        variants: the tables, with the fields' names there, for each ``--interaction_type``; ``""`` where there is none.
+        count: name of the field that counts merged rows under ``--duplicate_removal``; None: it has no effect.
+        keep: which of the merged rows stays, see :data:`DUPLICATES`.
+        merged_without: fields that merged rows do not have.
+        folder: a folder below the output folder, with ``{type}`` too, or "".
+        side_stem: name of the files of items and users where it differs from ``stem``.
+    """
+
+    dataset: str
+    stem: str
+    variants: Mapping[str, tuple[Table, ...]]
+    count: str | None = None
+    keep: str = "last"
+    merged_without: tuple[str, ...] = ()
+    folder: str = ""
+    side_stem: str = ""
+
+
+def names_of(table: Table) -> list[str]:
+    """Return the file names a table answers to; patterns that start with ``!`` only exclude."""
+    return [pattern for pattern in table.patterns if not pattern.startswith("!")]
+
+
+@cache
+def registry() -> dict[str, Source]:
+    """Return every source by name."""
+    return {source.name: source for module in _modules() for source in getattr(module, "SOURCES", ())}
+
+
+@cache
+def drop_ins() -> dict[str, tuple[DropIn, ...]]:
+    """Return every data set that converts as RecSysDatasets does, by the name it has there; one may make two."""
+    found: dict[str, tuple[DropIn, ...]] = {}
+    for module in _modules():
+        for entry in getattr(module, "DROP_INS", ()):
+            found[entry.dataset] = (*found.get(entry.dataset, ()), entry)
+    return found
+
+
+def _modules() -> list:
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__))
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+
+
+def get(name: str) -> Source:
+    """Return a source by name.
+
+    Raises:
+        AtomicFileError: if there is none, with the nearest name.
+    """
+    sources = registry()
+    if name not in sources:
+        raise one_of("--source", name, sources)
+    return sources[name]
+
+
+def locate(tables: Sequence[Table], paths: Sequence[Path], who: str, needed: str = "inter") -> tuple[Table, ...]:
+    """Return the tables whose files are there, each with its files.
+
+    Args:
+        tables (Sequence[Table]): as the source defines them.
+        paths (Sequence[Path]): folders, files or zip archives.
+        who (str): the source's name, for the message.
+        needed (str): the kind of table there must be.
+    Raises:
+        AtomicFileError: if there is no file for that kind; the message lists the names looked for.
+    """
+    candidates = [file for path in paths for file in _candidates(path)]
+    found: dict[str, Table] = {}
+    for table in tables:
+        files = tuple(path for name, path in candidates if _matches(name, table.patterns))
+        if files and table.kind not in found:
+            found[table.kind] = replace(table, files=files)
+    if needed not in found:
+        wanted = [name for table in tables if table.kind == needed for name in names_of(table)]
+        there = ", ".join(sorted({name for name, _ in candidates})[:10]) or "nothing"
+        raise AtomicFileError(f"{who} must find one of {', '.join(wanted)} among the files given; there is {there}")
+    return tuple(found[kind] for kind in ("inter", "item", "user") if kind in found)
+
+
+def _candidates(path: Path) -> list[tuple[str, Path]]:
+    """Return (base name, path) of every file that a path offers."""
+    if path.is_dir():
+        return [pair for file in sorted(path.rglob("*")) if file.is_file() for pair in _candidates(file)]
+    offers = [(path.name, path)]
+    if path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = [m.filename for m in archive.infolist() if not m.is_dir()]
+        offers += [(Path(member).name, Path(f"{path}:{member}")) for member in members]
+    return offers
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    stems = [name]
+    if Path(name).suffix.lower() in COMPRESSED_SUFFIXES[::2]:  # .gz and .zst; a zip archive offers its members
+        stems.append(Path(name).stem)
+
+    def hit(pattern: str) -> bool:
+        return any(fnmatch.fnmatch(stem.lower(), pattern.lower()) for stem in stems)
+
+    return any(map(hit, patterns)) and not any(hit(pattern[1:]) for pattern in patterns if pattern.startswith("!"))

@@ -1,0 +1,50 @@
+"""The error for input that cannot be used, and how errors name the nearest valid spelling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class AtomicFileError(ValueError):
+    """What is wrong with an input, a flag or an output, in one line a user can act on."""
+
+    @classmethod
+    def at(cls, path: str | Path, line: int | None, rule: str) -> AtomicFileError:
+        """Return the error for one line of a file.
+
+        Args:
+            path: the file.
+            line (int | None): line number from 1, the header included; None where the whole file is meant.
+            rule (str): what was found and what must be, in words.
+        """
+        return cls(f"{path}, line {line}: {rule}" if line else f"{path}: {rule}")
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """Return ``" (did you mean x?)"`` for the closest option, or ``""`` where none is close.
+
+    Args:
+        name (str): what was asked for.
+        options (Iterable[str]): what there is.
+    Returns:
+        str: a hint to append to a message.
+    """
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+
+
+def one_of(what: str, got: str, options: Iterable[str]) -> AtomicFileError:
+    """Return the error for a name that is not among the valid ones.
+
+    Args:
+        what (str): the field or flag.
+        got (str): the unknown name.
+        options (Iterable[str]): every valid name.
+    Returns:
+        AtomicFileError: ``{what} ({got}) must be one of ...``, with the nearest spelling.
+    """
+    names = list(options)
+    return AtomicFileError(f"{what} ({got}) must be one of {', '.join(names)}{nearest(got, names)}")

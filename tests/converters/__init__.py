@@ -1,0 +1,1 @@
+"""Tests of recbole_lsti.converters, a file a room."""

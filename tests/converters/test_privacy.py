@@ -1,0 +1,99 @@
+"""Pseudonyms are keyed and stable; nothing that is written tells the tokens they stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+
+from recbole_lsti.converters.privacy import KEY_VARIABLE, pseudonym, read_key
+from recbole_lsti.errors import AtomicFileError
+
+KEY = "a key of more than sixteen bytes"
+ROWS = "user_id,item_id,timestamp\n" + "anna,x,100000000\nanna,y,100003600\nboris,x,100090000\n"
+
+
+def test_pseudonyms_are_the_first_half_of_an_hmac():
+    whole = hmac.new(KEY.encode(), b"anna", hashlib.sha256).hexdigest()
+    assert pseudonym(KEY.encode(), "anna") == whole[:32]
+
+
+def test_every_table_gets_the_same_pseudonyms(cli, log, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    users = log("user_id,age\nanna,30\nboris,40\n", "users.csv")
+    result = cli(log(ROWS), "--users", users, "--pseudonymize", "--session-gap", "60")
+    anna, boris = (pseudonym(KEY.encode(), name) for name in ("anna", "boris"))
+    assert result.column("user_id") == [anna, anna, boris]
+    assert result.column("user_id", ".user") == [anna, boris]
+    everything = "".join(path.read_text() for path in result.folder.iterdir())
+    assert "anna" not in everything
+    assert "boris" not in everything
+    assert KEY not in everything
+
+
+def test_another_key_gives_other_tokens(cli, log, tmp_path):
+    keys = [tmp_path / "one", tmp_path / "two"]
+    for at, path in enumerate(keys):
+        path.write_text(f"{KEY} {at}\n")
+    rows = log(ROWS)
+    columns = [
+        cli(rows, "--pseudonymize", "--key-file", path, name=name).column("user_id")
+        for path, name in ((keys[0], "a"), (keys[1], "b"), (keys[0], "c"))
+    ]
+    assert columns[0] == columns[2] != columns[1]
+
+
+def test_rejected_lines_are_withheld(cli, log, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    result = cli(log(ROWS + "zoe,,1\n"), "--pseudonymize", "--max-reject-share", "0.5")
+    assert "zoe" not in result.text(".rejects.tsv")
+    assert "withheld" in result.text(".rejects.tsv")
+
+
+def test_a_ragged_line_is_withheld_too(cli, log, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    result = cli(log(ROWS + "zoe,x\n"), "--pseudonymize", "--max-reject-share", "0.5")
+    assert "zoe" not in result.text(".rejects.tsv")
+
+
+def test_a_missing_key(cli, log, monkeypatch, nothing_left):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    result = cli(log(ROWS), "--pseudonymize")
+    assert result.code == 2
+    assert f"--pseudonymize must have a key: set {KEY_VARIABLE}, or give --key-file FILE" in result.err
+    nothing_left()
+
+
+def test_keys_that_are_none(tmp_path, monkeypatch):
+    with pytest.raises(AtomicFileError, match="must be a readable file"):
+        read_key(tmp_path / "absent")
+    monkeypatch.setenv(KEY_VARIABLE, "short")
+    with pytest.raises(AtomicFileError, match=r"\(5 bytes\) must hold a key of at least 16 bytes"):
+        read_key()
+
+
+def test_rare_users_go_from_every_table(cli, log):
+    users = log("user_id,age\nanna,30\nboris,40\n", "users.csv")
+    result = cli(log(ROWS), "--users", users, "--drop-rare-users", "2")
+    assert set(result.column("user_id")) == {"anna"}
+    assert result.column("user_id", ".user") == ["anna"]
+
+
+def test_dropping_everyone_is_refused(cli, log, nothing_left):
+    result = cli(log(ROWS), "--drop-rare-users", "9")
+    assert result.code == 2
+    assert "--drop-rare-users (9) must leave at least one user" in result.err
+    nothing_left()
+
+
+def test_coarser_time_keeps_the_order(cli, log):
+    rows = "user_id,item_id,timestamp\na,late,100000900\na,early,100000100\na,next,100090000\n"
+    result = cli(log(rows), "--time-grain", "day")
+    assert result.column("item_id") == ["early", "late", "next"]
+    assert [int(t) % 86400 for t in result.column("timestamp")] == [0, 0, 0]
+    assert '"first_second": 99964800' in result.text(".report.json")
+
+
+def test_an_unknown_grain(cli, log):
+    assert "--time-grain (dey) must be one of" in cli(log(ROWS), "--time-grain", "dey").err

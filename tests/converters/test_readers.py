@@ -1,0 +1,228 @@
+"""Every format and way of giving files leads to the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+EXPECTED = HEADER + "b\ty\t4\t100000000\na\tx\t5\t200000000\na\tz\t3\t200000000\n"
+ROWS = [("a", "x", "5", "200000000"), ("b", "y", "4", "100000000"), ("a", "z", "3", "200000000")]
+NAMES = ("user_id", "item_id", "rating", "timestamp")
+CSV = "\n".join([",".join(NAMES), *(",".join(row) for row in ROWS)]) + "\n"
+OBJECTS = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
+
+
+@pytest.mark.parametrize("sep", [",", "\t", ";", "|", "::", "\x01"])
+def test_separators_are_found_out(cli, log, sep):
+    assert cli(log(CSV.replace(",", sep), "log.txt")).text(".inter") == EXPECTED
+
+
+def test_an_unusual_separator_is_told(cli, log):
+    assert cli(log(CSV.replace(",", "~~")), "--sep", "~~").text(".inter") == EXPECTED
+
+
+def test_json_lines(cli, log):
+    lines = "\n".join(json.dumps(row) for row in OBJECTS)
+    assert cli(log(lines, "log.jsonl")).text(".inter") == EXPECTED
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_array(cli, log, indent):
+    assert cli(log(json.dumps(OBJECTS, indent=indent), "log.json")).text(".inter") == EXPECTED
+
+
+def test_json_numbers_and_nested_keys(cli, log):
+    line = '{"who": {"id": 7}, "item": "x", "ts": 200000000}\n'
+    result = cli(log(line, "log.jsonl"), "--user", "who.id")
+    assert result.rows()[1] == ["7", "x", "200000000"]
+
+
+def test_lines_of_python_literals_are_parsed_not_evaluated(cli, log, tmp_path):
+    evil = tmp_path / "evil"
+    lines = "{u'user': 'a', 'item': u'x', 'ts': 200000000}\n" * 200
+    lines += f"{{'user': open({str(evil)!r}, 'w'), 'item': 'x', 'ts': 1}}\n"
+    result = cli(log(lines, "log.json"))
+    assert len(result.rows()) == 201
+    assert not evil.exists()
+    assert "not a JSON object" in result.text(".rejects.tsv")
+
+
+def test_a_literal_that_is_no_text_is_rejected(cli, log):
+    lines = "{'user': 'a', 'item': 'x', 'ts': 200000000}\n" * 200 + "{'user': '\\ud800', 'item': 'x', 'ts': 1}\n"
+    assert len(cli(log(lines, "log.json")).rows()) == 201
+
+
+def test_parquet(cli, tmp_path):
+    table = pa.table({name: [row[at] for row in ROWS] for at, name in enumerate(NAMES)})
+    pa.parquet.write_table(table, tmp_path / "log.parquet")
+    assert cli(tmp_path / "log.parquet").text(".inter") == EXPECTED
+
+
+def test_parquet_types(cli, tmp_path):
+    table = pa.table(
+        {
+            "user_id": pa.array([1.0, None, 3.0]),  # ids that a missing value made floats
+            "item_id": pa.array([1, 2, 3]).dictionary_encode(),
+            "timestamp": pa.array([1_500_000_000_250_000] * 3, pa.timestamp("us", "Europe/Berlin")),
+            "tags": pa.array([["a b", "c"], [], None]),
+        }
+    )
+    pa.parquet.write_table(table, tmp_path / "log.parquet")
+    result = cli(tmp_path / "log.parquet", "--feature", "tags:token_seq", "--max-reject-share", "0.5")
+    assert result.rows()[1:] == [["1", "1", "1500000000.25", "a_b c"], ["3", "3", "1500000000.25", ""]]
+    assert "empty user_id" in result.text(".rejects.tsv")
+
+
+def test_excel_csv(cli, log):
+    text = 'sep=;\r\nuser_id;item_id;rating;timestamp\r\na;"x;1";4,5;02.01.2020 10:00\r\n'
+    result = cli(log("\ufeff" + text), "--decimal", ",")
+    assert result.rows()[1] == ["a", "x;1", "4.5", "1577959200"]
+
+
+def test_excel_unicode_text(cli, log):
+    data = CSV.replace(",", "\t").replace("\n", "\r\n").encode("utf-16")
+    assert cli(log(data, "log.txt")).text(".inter") == EXPECTED
+
+
+def test_a_mac_file_of_lone_returns(cli, log):
+    assert cli(log(CSV.replace("\n", "\r"))).text(".inter") == EXPECTED
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zip", "zst"])
+def test_compression(cli, tmp_path, suffix):
+    path = tmp_path / f"log.csv.{suffix}"
+    if suffix == "gz":
+        path.write_bytes(gzip.compress(CSV.encode()))
+    elif suffix == "zst":
+        path.write_bytes(pa.compress(CSV.encode(), "zstd", asbytes=True))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("deep/log.csv", CSV)
+    assert cli(path).text(".inter") == EXPECTED
+
+
+def test_many_files_and_globs(cli, tmp_path):
+    for at, row in enumerate(ROWS):
+        (tmp_path / f"part{at}.csv").write_text(",".join(NAMES) + "\n" + ",".join(row) + "\n")
+    assert cli(tmp_path / "part*.csv").text(".inter") == EXPECTED
+    files = [tmp_path / f"part{at}.csv" for at in range(3)]
+    assert cli(*files, name="again").text(".inter") == EXPECTED
+
+
+def test_files_may_order_their_columns_differently(cli, log):
+    first = log("user_id,item_id,timestamp\na,x,200000000\n", "first.csv")
+    second = log("timestamp,item_id,user_id\n100000000,y,b\n", "second.csv")
+    assert cli(first, second).rows()[1:] == [["b", "y", "100000000"], ["a", "x", "200000000"]]
+
+
+def test_standard_input(cli, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(CSV.encode())))
+    assert cli("-").text(".inter") == EXPECTED
+
+
+def test_compressed_standard_input(cli, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(CSV.encode()))))
+    assert cli("-").text(".inter") == EXPECTED
+
+
+def test_columns_by_number(cli, log):
+    body = CSV.split("\n", 1)[1]
+    flags = ["--no-header", "--user", "0", "--item", "1", "--rating", "2", "--time", "3"]
+    assert cli(log(body), *flags).text(".inter") == EXPECTED
+
+
+def test_quotes_separators_and_line_ends_inside_a_field(cli, log):
+    text = 'user_id,item_id,timestamp,title\na,x,1,"One, ""two""\nthree"\nb,y,2,5" disk\nc,z,3,plain\n'
+    result = cli(log(text), "--feature", "title:token")
+    assert result.text(".inter").splitlines()[1:] == [
+        'a\tx\t1\t"One, ""two"" three"',
+        'b\ty\t2\t"5"" disk"',
+        "c\tz\t3\tplain",
+    ]
+
+
+def test_line_numbers_count_lines_not_records(cli, log):
+    text = 'user_id,item_id,timestamp,title\na,x,1,"two\nlines"\n\nb,,2,bad\n' + "c,z,3,t\n" * 200
+    rejects = cli(log(text), "--feature", "title").rows(".rejects.tsv")
+    assert rejects[1][1:] == ["5", "empty item_id", "b,,2,bad"]
+
+
+def test_an_open_quote_costs_one_line_only(cli, log):
+    text = 'user_id,item_id,timestamp,title\na,x,1,"open\n' + "c,z,3,t\n" * 300
+    result = cli(log(text), "--feature", "title:token")
+    assert len(result.rows()) == 301
+    assert result.rows(".rejects.tsv")[1][1:] == ["2", "quote is never closed", 'a,x,1,"open']
+
+
+def test_ragged_lines_are_rejected_with_their_text(cli, log):
+    text = "user_id,item_id,timestamp\n" + "c,z,3\n" * 300 + "a,x\nb,y,2,more\nd,w,4"
+    result = cli(log(text))
+    assert len(result.rows()) == 302
+    assert [row[1:] for row in result.rows(".rejects.tsv")[1:]] == [
+        ["302", "2 columns where there must be 3", "a,x"],
+        ["303", "4 columns where there must be 3", "b,y,2,more"],
+    ]
+
+
+def test_a_long_file_is_read_in_chunks(cli, log, monkeypatch):
+    monkeypatch.setattr("recbole_lsti.converters.streams.CHUNK_BYTES", 64)
+    body = "".join(f'u{n},"i\n{n}",{n}\n' for n in range(1, 400))
+    result = cli(log("user_id,item_id,timestamp\n" + body + "u,,5\n"))
+    assert result.column("item_id") == [f"i {n}" for n in range(1, 400)]
+    assert result.rows(".rejects.tsv")[1][1] == "800"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold at least one row"),
+        ("user_id,item_id,timestamp\n", "must hold"),
+        ("justonecolumn\nx\n", "must be split by --sep"),
+        ("user_id,item_id,user_id\na,b,c\n", "must name every column once"),
+    ],
+)
+def test_tables_that_are_none(cli, log, nothing_left, text, message):
+    result = cli(log(text))
+    assert result.code == 2
+    assert message in result.err
+    nothing_left()
+
+
+def test_a_broken_json_array_names_the_line(cli, log, nothing_left):
+    text = json.dumps(OBJECTS, indent=1).replace('"item_id": "y"', '"item_id": y')
+    result = cli(log(text, "log.json"))
+    assert result.code == 2
+    assert "line 10 must be valid JSON" in result.err
+    nothing_left()
+
+
+def test_a_cut_json_array_loses_its_last_element_only(cli, log):
+    text = json.dumps(OBJECTS * 100)[:-20]
+    result = cli(log(text, "log.json"))
+    assert len(result.rows()) == 300
+    assert "not a JSON object" in result.text(".rejects.tsv")
+
+
+def test_a_broken_json_line_is_rejected(cli, log):
+    lines = [json.dumps(OBJECTS[0])] * 200 + ['{"user_id": ', "[1, 2]"]
+    result = cli(log("\n".join(lines), "log.jsonl"))
+    assert len(result.rows()) == 201
+    assert [row[1:3] for row in result.rows(".rejects.tsv")[1:]] == [
+        ["201", "not a JSON object"],
+        ["202", "not a JSON object"],
+    ]
+
+
+def test_a_damaged_parquet_file(cli, log, nothing_left):
+    result = cli(log(b"PAR1 and then nothing", "log.parquet"))
+    assert result.code == 2
+    assert "must be a whole Parquet file" in result.err
+    nothing_left()

@@ -1,0 +1,114 @@
+"""Compression, encodings, and what is no text."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+
+import pytest
+
+from recbole_lsti.converters.streams import InputFile, text_lines
+from recbole_lsti.errors import AtomicFileError
+
+HEAD = "user_id,item_id,timestamp\n"
+
+
+def lines_of(path, **options):
+    return b"".join(chunk.data for chunk in InputFile(path, **options).lines()).decode("utf-8")
+
+
+def test_latin_1_is_detected(log):
+    assert lines_of(log("été\n".encode("latin-1"))) == "été\n"
+
+
+def test_the_quotes_of_windows_1252_are_detected(log):
+    assert lines_of(log(b"\x93quoted\x94 \x81\n")) == "\x93quoted\x94 \x81\n"
+    assert lines_of(log(b"\x93quoted\x94\n")) == "“quoted”\n"
+
+
+def test_a_later_chunk_may_decide(log, monkeypatch):
+    monkeypatch.setattr("recbole_lsti.converters.streams.CHUNK_BYTES", 16)
+    assert lines_of(log(b"plain ascii\n" * 20 + "été\n".encode("latin-1"))).endswith("été\n")
+
+
+def test_a_broken_byte_in_utf_8_costs_its_line(log):
+    file = InputFile(log("é\n".encode() + b"bad \xff\n" + "ü\n".encode()))
+    chunk = next(file.lines())
+    assert chunk.data == "é\n\nü\n".encode()
+    assert [(r.line, r.reason) for r in chunk.rejects] == [(2, "bytes are not UTF-8")]
+    assert file.encoding == "utf-8"
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "gb18030", "utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_an_encoding_is_obeyed(log, encoding):
+    assert lines_of(log("日本\n語\n".encode(encoding)), encoding=encoding) == "日本\n語\n"
+
+
+@pytest.mark.parametrize("name", ["latin1x", "hex", "no such"])
+def test_an_unknown_encoding(log, name):
+    with pytest.raises(AtomicFileError, match=r"--encoding \(.*\) must be a text codec"):
+        InputFile(log("x\n"), encoding=name)
+
+
+def test_nul_bytes_are_rejected(cli, log):
+    result = cli(log(HEAD.encode() + b"a,x,1\n" * 200 + b"a,\0,1\n"))
+    assert result.code == 0
+    assert result.rows(".rejects.tsv")[1][1:3] == ["202", "NUL byte in the line"]
+
+
+def test_text_lines_finds_lines_across_chunks(log, monkeypatch):
+    monkeypatch.setattr("recbole_lsti.converters.streams.CHUNK_BYTES", 10)
+    file = InputFile(log("".join(f"line {n}\n" for n in range(1, 101))))
+    assert text_lines(file, {1, 50, 100}) == {1: "line 1", 50: "line 50", 100: "line 100"}
+
+
+def test_a_bomb_is_stopped(cli, log, nothing_left):
+    bomb = gzip.compress(HEAD.encode() + b"a,x,1\n" * (30 << 20))
+    result = cli(log(bomb, "log.csv.gz"), "--max-expansion", "100")
+    assert result.code == 2
+    assert "must expand less than 100-fold" in result.err
+    nothing_left()
+
+
+@pytest.mark.parametrize("cut", [5, 30])
+def test_a_cut_archive(cli, log, nothing_left, cut):
+    whole = gzip.compress((HEAD + "".join(f"u{n},i{n * 7},{n}\n" for n in range(999))).encode())
+    result = cli(log(whole[:-cut] if cut > 5 else whole[:cut], "log.csv.gz"))
+    assert result.code == 2
+    assert "must be a whole, readable file" in result.err
+    nothing_left()
+
+
+def test_a_member_cannot_escape(cli, tmp_path):
+    with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
+        archive.writestr("../../escaped.csv", HEAD + "a,x,1\n")
+    result = cli(tmp_path / "log.zip")
+    assert result.rows()[1] == ["a", "x", "1"]
+    assert not list(tmp_path.parent.rglob("escaped.csv"))
+
+
+def test_an_archive_of_several_files_needs_a_choice(cli, tmp_path):
+    with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
+        archive.writestr("one.csv", HEAD + "a,x,1\n")
+        archive.writestr("two.csv", HEAD + "b,y,2\n")
+    result = cli(tmp_path / "log.zip")
+    assert result.code == 2
+    assert "holds 2 files; pick one as log.zip:MEMBER of one.csv, two.csv" in result.err
+    assert cli(f"{tmp_path / 'log.zip'}:two.csv", name="two").rows()[1] == ["b", "y", "2"]
+    assert "did you mean two.csv?" in cli(f"{tmp_path / 'log.zip'}:tow.csv", name="three").err
+
+
+def test_a_file_that_only_claims_to_be_an_archive(cli, log):
+    assert "must be a whole, readable file" in cli(log("text", "log.zip")).err
+
+
+def test_a_directory_is_no_file(cli, tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert "(a directory) must be a file" in cli(tmp_path / "folder").err
+
+
+def test_a_missing_file_names_its_neighbour(cli, log, tmp_path):
+    log("x", "ratings.csv")
+    result = cli(tmp_path / "rating.csv")
+    assert result.code == 2
+    assert "did you mean ratings.csv?" in result.err

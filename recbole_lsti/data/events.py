@@ -50,9 +50,11 @@ class Events:
         groups = group_rows(user, n_users)
         order = groups.rows.astype(np.int64) if by_time is None else by_time[groups.rows]
         for field in list(columns):  # a column goes as soon as its ordered copy is there
-            ordered = groups.spread(np.arange(n_users)) if field == uid_field else columns[field].numpy()[order]
+            whole = field == uid_field
+            ordered = groups.spread(np.arange(n_users)) if whole else _gathered(columns[field].numpy(), order)
             columns[field] = torch.from_numpy(ordered)
-        return cls(columns, groups.spread(groups.starts[:-1]), time[groups.rows], uid_field=uid_field, **names)
+        ordered_time = _gathered(time, groups.rows.astype(np.int64) if by_time is not None else order)
+        return cls(columns, groups.spread(groups.starts[:-1]), ordered_time, uid_field=uid_field, **names)
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
@@ -70,6 +72,17 @@ class Events:
         outside = torch.from_numpy(~inside)
         values[outside] = 0
         return values
+
+
+def _gathered(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """values[index]; integers go by way of 32 bits where they fit, which halves the memory that is jumped about in."""
+    if values.dtype == np.int64 and len(values):
+        low = int(values.min())
+        if int(values.max()) - low < 2**32:
+            gathered = (values - low).astype(np.uint32)[index].astype(np.int64)
+            gathered += low
+            return gathered
+    return values[index]
 
 
 class HistoryRows(Interaction):

@@ -187,11 +187,12 @@ class AtomicTables(Dataset):
         ]
         if all(side.interval is None for side in sides):
             return
-        rows = np.arange(len(self.inter_feat))
+        rows: Any = slice(None)
         while True:
             bans = [side.ban(rows) for side in sides]
             if not any(ban.any() for ban in bans):
                 break
+            rows = np.arange(len(self.inter_feat)) if isinstance(rows, slice) else rows
             for side, ban in zip(sides, bans, strict=True):
                 rows = rows[~ban[side.inter[rows]]]
         kept = np.zeros(len(self.inter_feat), dtype=bool)
@@ -357,7 +358,7 @@ class _Side:
             side.listed[side.own] = True
         return side
 
-    def ban(self, rows: np.ndarray) -> np.ndarray:
+    def ban(self, rows: np.ndarray | slice) -> np.ndarray:
         """(codes,) bool: those to go, given the interactions that are left; they leave the table."""
         count = np.bincount(self.inter[rows], minlength=len(self.listed))
         if not self.intervals:

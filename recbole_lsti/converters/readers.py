@@ -257,6 +257,12 @@ class CsvReader(Reader):
                 rejects.append(LineReject(int(numbers[at]), reason, text))
         if ragged:
             numbers = np.delete(numbers, [at for at, _, _ in ragged])
+        if len(numbers) != table.num_rows:  # stray quotes and line ends that the two parsers pair differently
+            where = f"{self.file.name}, lines {start + skip} to {start + skip + n_lines - 1}"
+            raise AtomicFileError(
+                f"{where} (quotes inside values) must hold quotes around whole values; "
+                "--quote none reads them as plain characters"
+            )
         table = table.rename_columns(list(keep.values())).append_column("_line", pa.array(numbers))
         return Batch(_without_blank_rows(table), rejects)
 

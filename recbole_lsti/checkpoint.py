@@ -41,18 +41,20 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint that `write` has written.
+    """Read a checkpoint that `write` has written; of a folder, its checkpoint.pth.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is something else than such a checkpoint.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    path = path / "checkpoint.pth" if path.is_dir() else path
+    if not path.is_file():
         raise FileNotFoundError(f"checkpoint ({path}) must exist")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors for foreign files
-        raise ValueError(f"checkpoint ({path}) must be a file written by recbole_lsti: {_first_line(error)}") from error
+        raise ValueError(f"checkpoint ({path}) must be a whole file written by recbole_lsti") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"checkpoint ({path}) must have format {FORMAT}, not {found}")
@@ -142,7 +144,3 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -93,8 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of RecBole's run_recbole.py."""
-    parser.add_argument("--model", "-m", default="LSTI", help="name of the model (default: LSTI)")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set (default: ml-100k)")
+    parser.add_argument("--model", "-m", help="name of the model (default: of the config files, else LSTI)")
+    parser.add_argument("--dataset", "-d", help="name of the data set (default: of the config files, else ml-100k)")
     parser.add_argument("--config_files", help="YAML files of settings, separated by blanks; later ones win")
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument("--cache-dir", help="keep parsed data here for the next start (default: no cache)")
@@ -137,7 +137,6 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
         "config_file_list": known.config_files.split() if known.config_files else None,
         "config_dict": settings,
     }
-    print(f"{known.model} on {known.dataset}", flush=True)
     from recbole_lsti.runner import run, run_processes
 
     if known.nproc == 1 and known.world_size <= 0:
@@ -208,7 +207,7 @@ def format_result(result: dict[str, Any]) -> str:
     if result["test_result_unseen"]:
         columns["test, unseen items"] = result["test_result_unseen"]
     columns = {name: metrics for name, metrics in columns.items() if metrics}
-    lines = [f"{'':<14}" + "".join(f"{name:>20}" for name in columns)]
+    lines = [f"{result['model']} on {result['dataset']}", f"{'':<14}" + "".join(f"{name:>20}" for name in columns)]
     for metric in result["test_result"] or result["best_valid_result"] or {}:
         lines.append(f"{metric:<14}" + "".join(f"{metrics[metric]:>20.4f}" for metrics in columns.values()))
     lines.append(
@@ -218,7 +217,8 @@ def format_result(result: dict[str, Any]) -> str:
     if result["checkpoint_file"]:
         lines.append(f"checkpoint: {result['checkpoint_file']}")
         if result["model"] == "LSTI":
-            lines.append(f"try next:   recbole-lsti recommend {result['checkpoint_file']} --users 1,2")
+            users = "1,2" if result["dataset"] == "ml-100k" else "USER"
+            lines.append(f"try next:   recbole-lsti recommend {result['checkpoint_file']} --users {users}")
     return "\n".join(lines)
 
 

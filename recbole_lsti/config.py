@@ -82,10 +82,7 @@ class LSTIConfig(Config):
         return {}  # the program that runs may be pytest or Jupyter; our own command hands its arguments as a dict
 
     def _load_config_files(self, file_list: Iterable[str] | None) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for name in file_list or []:
-            merged.update(_read_yaml(Path(name), self.yaml_loader))
-        return merged
+        return external_settings(file_list, None)
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         model = self.external_config_dict.get("model") if model is None else model
@@ -117,6 +114,8 @@ class LSTIConfig(Config):
             negatives = copy.deepcopy(UNIFORM_NEGATIVE) if needs_negatives(self.model_class, final) else None
             self.internal_config_dict["train_neg_sample_args"] = final["train_neg_sample_args"] = negatives
         # RecBole would fill what a partial eval_args leaves out with its defaults for general models
+        if not isinstance(final["eval_args"], dict):
+            raise TypeError(f"eval_args ({final['eval_args']}) must be a dict with split, order, group_by and mode")
         final["eval_args"] = {**self.internal_config_dict["eval_args"], **final["eval_args"]}
         check_values(final, self.model_class, self.dataset)
         return copy.deepcopy(final)
@@ -144,6 +143,23 @@ class LSTIConfig(Config):
             torch.cuda.set_device(rank)
         if rank != 0:
             final.update(state="error", show_progress=False, verbose=False)
+
+
+def external_settings(config_file_list: Iterable[str] | None, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what files and dict say together, the dict last.
+
+    Raises:
+        TypeError: if they are no list and no dict.
+        FileNotFoundError, ValueError: a file that is missing or no YAML.
+    """
+    if isinstance(config_file_list, (str, Path)):
+        raise TypeError(f"config_file_list ({config_file_list}) must be a list of files")
+    if config_dict is not None and not isinstance(config_dict, Mapping):
+        raise TypeError(f"config_dict ({config_dict}) must be a dict")
+    merged: dict[str, Any] = {}
+    for name in config_file_list or []:
+        merged.update(_read_yaml(Path(name), YamlLoader))
+    return {**merged, **(config_dict or {})}
 
 
 def plain_config(config: Config) -> dict[str, Any]:
@@ -195,7 +211,7 @@ def lsti_properties(
 
 def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"config file ({path}) must exist")
+        raise FileNotFoundError(f"config file ({path}) must be {'a file, not a folder' if path.is_dir() else 'there'}")
     try:
         content = loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as error:

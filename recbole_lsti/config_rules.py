@@ -145,6 +145,6 @@ def _check_folder(data_path: str, dataset: str) -> None:
         return
     there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
     raise FileNotFoundError(
-        f"dataset ({dataset}) must be a folder in data_path ({data_path}) that holds {dataset}.inter; "
+        f"dataset ({dataset}) must be a folder in data_path ({Path(data_path).resolve()}) that holds {dataset}.inter; "
         f"there: {', '.join(there) or 'nothing'}; ml-100k needs none"
     )

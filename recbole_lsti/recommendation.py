@@ -70,6 +70,13 @@ def recommend_from(
         raise ValueError(f"checkpoint of {loaded.config['model']} must be of LSTI: it has no long- and short-term part")
     if not 1 <= k < dataset.item_num:
         raise ValueError(f"k ({k}) must be 1 to {dataset.item_num - 1}, the number of items")
+    for name, given in (("users", users), ("histories", histories)):
+        if isinstance(given, str) or not isinstance(given, Iterable | None):
+            raise TypeError(f"{name} ({given}) must be a list")
+    histories = list(histories or [])
+    for history in histories:
+        if isinstance(history, str):
+            raise TypeError(f"a history ({history}) must be a list of item ids: {history.split()}")
     names: list[Hashable] = []
     item_ids: list[np.ndarray] = []
     times: list[np.ndarray | None] = []
@@ -78,7 +85,7 @@ def recommend_from(
         names.append(user)
         item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
         times.append(dataset.inter_feat.events.time[events])
-    for number, history in enumerate(histories or []):
+    for number, history in enumerate(histories):
         known, unknown = _known_items(dataset, number, [str(item) for item in history])
         names.append(number)
         item_ids.append(known)

@@ -7,6 +7,7 @@ import logging
 import math
 import platform
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from recbole.utils.logger import RemoveColorFilter
 
 from recbole_lsti import checkpoint
 from recbole_lsti.compat import tensorboard_folder
-from recbole_lsti.config import LSTIConfig, plain_config
+from recbole_lsti.config import LSTIConfig, external_settings, plain_config
 from recbole_lsti.data import LSTIDataset, create_dataset
 from recbole_lsti.trainer import PortableTrainer, trainer_class
 
@@ -39,8 +40,8 @@ class Loaded(NamedTuple):
 
 
 def run(
-    model: str | type | None = "LSTI",
-    dataset: str | None = "ml-100k",
+    model: str | type | None = None,
+    dataset: str | None = None,
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
@@ -48,8 +49,10 @@ def run(
     """Train a sequential model, keep its best epoch by validation, test it once.
 
     Args:
-        model (str | type | None): LSTI, a sequential model of RecBole, or a class.
-        dataset (str | None): a folder of atomic files in `data_path`; ml-100k comes with RecBole.
+        model (str | type | None): LSTI, a sequential model of RecBole, or a class; None: the one that the dict or the
+            files name, else LSTI.
+        dataset (str | None): a folder of atomic files in `data_path`; None: the one that the dict or the files name,
+            else ml-100k, which comes with RecBole.
         config_file_list (list[str] | None): YAML files of settings.
         config_dict (dict | None): settings that win over the files.
         saved (bool): write a run folder; False writes nothing and keeps the best weights in memory until the test.
@@ -63,13 +66,18 @@ def run(
     Raises:
         ValueError, TypeError, FileNotFoundError: settings or data that cannot work; see LSTIConfig and LSTIDataset.
     """
-    config = LSTIConfig(model, dataset, config_file_list, config_dict)
+    config = _config(model, dataset, config_file_list, config_dict)
     first = config["single_spec"] or torch.distributed.get_rank() == 0
     run_dir = _make_run_dir(config) if saved and first else None
-    with _log_to(run_dir, config["state"]):
-        result = _train_and_test(config, run_dir, saved)
-        if run_dir is not None:
-            (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    try:
+        with _log_to(run_dir, config["state"]):
+            result = _train_and_test(config, run_dir, saved)
+            if run_dir is not None:
+                (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except BaseException:
+        if run_dir is not None and not (run_dir / "learning_curve.csv").exists():  # not one epoch was trained
+            shutil.rmtree(run_dir)
+        raise
     if not config["single_spec"]:
         torch.distributed.destroy_process_group()
     return result
@@ -98,9 +106,9 @@ def run_processes(
     """
     import torch.multiprocessing as mp
 
-    LSTIConfig(
-        **{key: arguments.get(key) for key in ("model", "dataset", "config_file_list", "config_dict")}
-    )  # mistakes
+    if nproc < 1:
+        raise ValueError(f"nproc ({nproc}) must be 1 or more")
+    _config(*(arguments.get(key) for key in ("model", "dataset", "config_file_list", "config_dict")))  # tells mistakes
     world = {"nproc": nproc, "world_size": nproc if world_size <= 0 else world_size, "ip": ip, "port": port}
     queue = mp.get_context("spawn").SimpleQueue()
     try:
@@ -144,6 +152,18 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
     return Loaded(config, network.eval(), dataset, *loaders)
 
 
+def _config(
+    model: str | type | None,
+    dataset: str | None,
+    config_file_list: list[str] | None,
+    config_dict: dict[str, Any] | None,
+) -> LSTIConfig:
+    given = external_settings(config_file_list, config_dict)
+    return LSTIConfig(
+        model or given.get("model", "LSTI"), dataset or given.get("dataset", "ml-100k"), config_file_list, config_dict
+    )
+
+
 def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> dict[str, Any]:
     logger = logging.getLogger()
     logger.info(config)
@@ -182,16 +202,25 @@ def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
     """Data set, loaders and network, seeded as RecBole seeds them."""
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
+    most = max(config["topk"])
+    if most >= dataset.item_num:
+        raise ValueError(
+            f"topk ({most}) must be below the number of items of {config['dataset']} ({dataset.item_num - 1})"
+        )
     loaders = data_preparation(config, dataset)
+    for part, loader in zip(("train", "validate", "test"), loaders, strict=True):
+        if len(loader._dataset):
+            continue
+        if part == "train":
+            raise ValueError(f"dataset ({config['dataset']}) must have a user with two events or more to train on")
+        logging.getLogger().warning(f"{config['dataset']}: the split leaves no event to {part} on")
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     network = config.model_class(config, loaders[0]._dataset).to(config["device"])
     return dataset, loaders, network
 
 
 def _make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
-    config["checkpoint_dir"] = str(
-        run_dir or "."
-    )  # RecBole's trainers make this folder and write more than weights to it
+    config["checkpoint_dir"] = str(run_dir or ".")  # RecBole's trainers make it, and may write more than weights to it
     with tensorboard_folder(run_dir and run_dir / "tensorboard"):
         trainer = trainer_class(config)(config, network)
     if run_dir is not None:
@@ -210,6 +239,10 @@ def _make_run_dir(config: LSTIConfig) -> Path:
             break
         except FileExistsError:
             continue
+        except OSError as error:
+            raise OSError(
+                f"checkpoint_dir ({parent}) must be a folder that can be written to: {error.strerror}"
+            ) from None
     text = yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)
     (run_dir / "config.yaml").write_text(text, encoding="utf-8")
     return run_dir

@@ -75,7 +75,8 @@ def check(folder: str | Path, columns: Columns | None = None, session_gap: float
         session_gap (float): seconds after which a new session begins, for the statistics.
     """
     folder, columns, report = Path(folder), columns or Columns(), Report()
-    paths = sorted(path for path in folder.glob(f"{folder.name}.*") if path.is_file())
+    beside = {".yaml", ".json", ".tsv"}  # what convert writes beside the data
+    paths = sorted(path for path in folder.glob(f"{folder.name}.*") if path.is_file() and path.suffix not in beside)
     tables = {path: _check_file(path, columns, report) for path in paths}
     inter_path = folder / f"{folder.name}.inter"
     parts = [table for path, table in tables.items() if path.suffix == ".inter" and table is not None]
@@ -122,7 +123,7 @@ def _check_file(path: Path, columns: Columns, report: Report) -> pd.DataFrame | 
     report.files.append(f"{path.name}: {len(table):,} rows, {', '.join(entry.heading for entry in header)}")
     _check_bytes(path, lines.joined, report)
     needed = [columns.user, columns.item, columns.time] if path.suffix == ".inter" else []
-    for name in needed[:2]:
+    for name in needed:
         if name not in table:
             report.errors.append(str(AtomicFileError.at(path, 1, f"column {name} must be there")))
     _check_values(path, table, needed, report)

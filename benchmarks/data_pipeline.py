@@ -179,9 +179,9 @@ def preparation(row: Row, folder: Path, name: str) -> Callable[[], Any]:
     from recbole.data import create_dataset, data_preparation
 
     from recbole_lsti import data
-    from recbole_lsti.cli import keep_freed_memory
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.data import loader  # noqa: F401 - imports are no part of what is timed
+    from recbole_lsti.memory import keep_freed_memory
 
     settings: dict[str, Any] = {"data_path": str(folder), "use_gpu": False}
     if row.what in ("recbole", "prefix"):

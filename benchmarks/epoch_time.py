@@ -72,8 +72,8 @@ def main() -> None:
 def time_epochs(side: Side) -> list[float]:
     """Train a fresh model for some epochs and return the seconds of each."""
     import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
-    from recbole_lsti.cli import keep_freed_memory
     from recbole_lsti.compat import tensorboard_folder
+    from recbole_lsti.memory import keep_freed_memory
 
     if side.train_mode:
         keep_freed_memory()

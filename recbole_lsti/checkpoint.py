@@ -69,7 +69,9 @@ def plain(value: Any, where: str = "checkpoint") -> Any:
     """
     if isinstance(value, np.generic):  # before float: np.float64 is one
         return value.item()
-    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)):
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()  # a run on a GPU is read on a machine without one
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.ndarray):
         return value.tolist() if value.dtype.kind in "USO" else torch.from_numpy(value)
@@ -81,39 +83,15 @@ def plain(value: Any, where: str = "checkpoint") -> Any:
 
 
 def other_state(model: Any) -> dict[str, Any]:
-    """Return what a RecBole model keeps beside its state_dict (`other_parameter_name`), as plain data and tensors.
-
-    RecBole's feature layers hold embeddings in plain dicts, which no state_dict sees; it pickles the layers whole.
-    """
-    return {
-        name: {"layer": _hidden_tensors(value)} if isinstance(value, torch.nn.Module) else plain(value, name)
-        for name, value in (model.other_parameter() or {}).items()
-    }
+    """Return what a RecBole model names as its `other_parameter` beside the layers, which its state_dict holds."""
+    others = (model.other_parameter() or {}).items()
+    return {name: plain(value, name) for name, value in others if not isinstance(value, torch.nn.Module)}
 
 
 def load_other_state(model: Any, state: dict[str, Any]) -> None:
     """Put back what `other_state` has returned."""
     for name, value in state.items():
-        layer = getattr(model, name)
-        if not isinstance(layer, torch.nn.Module):
-            setattr(model, name, value)
-            continue
-        hidden = _hidden_tensors(layer)
-        for key, tensor in value["layer"].items():
-            hidden[key].copy_(tensor)
-
-
-def _hidden_tensors(value: Any, where: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of a layer, those of layers in its plain dicts and lists included, by path."""
-    found: dict[str, torch.Tensor] = {}
-    if isinstance(value, torch.nn.Module):
-        found.update({f"{where}.{key}": tensor for key, tensor in value.state_dict().items()})
-        value = {key: item for key, item in vars(value).items() if not key.startswith("_")}
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        if isinstance(item, (torch.nn.Module, dict, list)):
-            found.update(_hidden_tensors(item, f"{where}.{key}"))
-    return found
+        setattr(model, name, value)
 
 
 def token_maps(dataset: Any) -> dict[str, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
 import sys
@@ -130,6 +129,8 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     if known.cache_dir or known.no_cache:
         settings["cache_dir"] = "null" if known.no_cache else known.cache_dir
     logging.getLogger().addHandler(_warnings_to_screen())
+    from recbole_lsti.memory import keep_freed_memory
+
     keep_freed_memory()
     arguments: dict[str, Any] = {
         "model": known.model,
@@ -159,19 +160,6 @@ def convert(arguments: Sequence[str]) -> int:
         print(f"recbole-lsti: convert needs {error.name}: pip install 'recbole-lsti[convert]'", file=sys.stderr)
         return 2
     return converters(list(arguments))
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory: a training step's large temporaries are else mapped and unmapped again and again.
-
-    Measured by benchmarks/epoch_time.py; does nothing where the C library is another.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    libc.mallopt(-4, 0)  # M_MMAP_MAX: no allocation gets a mapping of its own
-    libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: 1 GiB at the top of the heap stays
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, str]:

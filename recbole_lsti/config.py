@@ -116,6 +116,10 @@ class LSTIConfig(Config):
         # RecBole would fill what a partial eval_args leaves out with its defaults for general models
         if not isinstance(final["eval_args"], dict):
             raise TypeError(f"eval_args ({final['eval_args']}) must be a dict with split, order, group_by and mode")
+        parts = ("split", "order", "group_by", "mode")
+        for key in final["eval_args"]:
+            if key not in parts:
+                raise ValueError(f"key of eval_args ({key}) must be one of {', '.join(parts)}{nearest(key, parts)}")
         final["eval_args"] = {**self.internal_config_dict["eval_args"], **final["eval_args"]}
         check_values(final, self.model_class, self.dataset)
         return copy.deepcopy(final)
@@ -124,7 +128,7 @@ class LSTIConfig(Config):
         final = self.final_config_dict
         gpus = final["gpu_id"]
         final["gpu_id"] = ",".join(map(str, gpus)) if isinstance(gpus, (tuple, list)) else str(gpus)
-        if final["use_gpu"]:
+        if final["use_gpu"] and "gpu_id" in self.external_config_dict:  # else a scheduler's choice stands
             os.environ["CUDA_VISIBLE_DEVICES"] = final["gpu_id"]
         cuda = bool(final["use_gpu"] and final["gpu_id"] and torch.cuda.is_available())
         final["single_spec"] = "local_rank" not in final
@@ -211,7 +215,7 @@ def lsti_properties(
 
 def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"config file ({path}) must be {'a file, not a folder' if path.is_dir() else 'there'}")
+        raise FileNotFoundError(f"config file ({path}) must {'be a file, not a folder' if path.is_dir() else 'exist'}")
     try:
         content = loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as error:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recbole_lsti.errors import nearest
+
 FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
 
 
 class Rule(NamedTuple):
-    """The type of a setting, its range in words, and the range as a test."""
+    """The type of a setting, its range in words and as a test, and the words it may be."""
 
     types: tuple[type, ...]
     text: str
     holds: Callable[[Any], bool] = lambda value: True
     optional: bool = False
+    words: tuple[str, ...] = ()
 
 
 _NUMBER = (int, float)
@@ -27,7 +30,7 @@ _SECONDS = Rule(_NUMBER, "a number of seconds above 0, or null", lambda value: v
 
 
 def _one_of(*words: str) -> Rule:
-    return Rule((str,), f"one of {', '.join(words)}", lambda value: value in words)
+    return Rule((str,), f"one of {', '.join(words)}", lambda value: value in words, words=words)
 
 
 # for every model
@@ -47,6 +50,10 @@ RULES = {
     ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
     "train_mode": _one_of("sequence", "prefix"),
+    "metrics": Rule(
+        (list, tuple, str), "a metric or a list of them", lambda value: all(isinstance(m, str) for m in value)
+    ),
+    "load_col": Rule((dict,), "a dict of columns by file suffix, or null", optional=True),
     "use_gpu": _SWITCH,
     "show_progress": _SWITCH,
     "reproducibility": _SWITCH,
@@ -95,8 +102,10 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         ValueError: a value out of its range, or two that contradict each other.
         FileNotFoundError: the data set's folder is missing.
     """
-    is_lsti = any(cls.__name__ == "LSTI" for cls in model_class.__mro__)
-    for key, rule in {**RULES, **MARKOV_RULES, **(LSTI_RULES if is_lsti else {})}.items():
+    names = [cls.__name__ for cls in model_class.__mro__]
+    is_lsti = "LSTI" in names
+    rules = RULES | (LSTI_RULES if is_lsti else {}) | (MARKOV_RULES if "Markov" in names else {})
+    for key, rule in rules.items():
         if key in final:
             _check(key, final[key], rule)
     if "n_heads" in final and final.get("hidden_size", 0) % final["n_heads"]:
@@ -109,6 +118,7 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
+    _check_combinations(final)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
 
@@ -118,7 +128,29 @@ def _check(key: str, value: Any, rule: Rule) -> None:
         return
     right = isinstance(value, rule.types) and (bool in rule.types or not isinstance(value, bool))
     if not right or not rule.holds(value):
-        raise (ValueError if right else TypeError)(f"{key} ({value}) must be {rule.text}")
+        raise (ValueError if right else TypeError)(
+            f"{key} ({value}) must be {rule.text}{nearest(str(value), rule.words)}"
+        )
+
+
+def _check_combinations(final: Mapping[str, Any]) -> None:
+    """Refuse settings that RecBole's other loaders and loops know and that would be ignored, or do harm, here."""
+    if final.get("enable_scaler") and final.get("clip_grad_norm"):
+        raise ValueError(
+            "enable_scaler (True) must be False where clip_grad_norm is set: RecBole clips scaled gradients"
+        )
+    if final["train_mode"] != "sequence":
+        return
+    negatives = final.get("train_neg_sample_args") or {}
+    if negatives.get("dynamic"):
+        raise ValueError("train_neg_sample_args: dynamic (True) must be False where train_mode is sequence")
+    if negatives.get("sample_num", 1) != 1:
+        number = negatives["sample_num"]
+        raise ValueError(f"train_neg_sample_args: sample_num ({number}) must be 1 where train_mode is sequence")
+    if final.get("save_dataloaders"):
+        raise ValueError(
+            "save_dataloaders (True) must be False where train_mode is sequence; cache_dir keeps parsed data"
+        )
 
 
 def _check_metrics(final: Mapping[str, Any]) -> None:
@@ -130,7 +162,8 @@ def _check_metrics(final: Mapping[str, Any]) -> None:
         raise ValueError(f"topk ({final['topk']}) must be a whole number, 1 or more, or a list of them")
     for metric in metrics:
         if metric.lower() not in metric_types:
-            raise ValueError(f"metrics ({metric}) must be of RecBole's: {', '.join(sorted(metric_types))}")
+            known = sorted(metric_types)
+            raise ValueError(f"metrics ({metric}) must be of {', '.join(known)}{nearest(metric, known)}")
     name, _, k = str(final["valid_metric"]).partition("@")
     by_value = name.lower() in ("mae", "rmse", "auc", "logloss", "gauc")
     if name.lower() not in [metric.lower() for metric in metrics] or (not by_value and k not in map(str, cutoffs)):
@@ -146,5 +179,5 @@ def _check_folder(data_path: str, dataset: str) -> None:
     there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
     raise FileNotFoundError(
         f"dataset ({dataset}) must be a folder in data_path ({Path(data_path).resolve()}) that holds {dataset}.inter; "
-        f"there: {', '.join(there) or 'nothing'}; ml-100k needs none"
+        f"there: {', '.join(there) or 'nothing'}{nearest(dataset, there)}; ml-100k needs none"
     )

@@ -84,7 +84,7 @@ def recommend_from(
     for user, events in _known_users(dataset, [str(user) for user in users or []]):
         names.append(user)
         item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
-        times.append(dataset.inter_feat.events.time[events])
+        times.append(dataset.inter_feat.events.time[events].astype(np.float64))
     for number, history in enumerate(histories):
         known, unknown = _known_items(dataset, number, [str(item) for item in history])
         names.append(number)
@@ -109,6 +109,9 @@ def _known_users(dataset: Any, users: list[str]) -> list[tuple[str, slice]]:
     ids = events.columns[dataset.uid_field].numpy()  # sorted
     wanted = np.array([known[user] for user in users], dtype=np.int64)
     begin, end = np.searchsorted(ids, wanted), np.searchsorted(ids, wanted, side="right")
+    idle = [user for user, b, e in zip(users, begin, end, strict=True) if b == e]
+    if idle:
+        raise ValueError(f"users ({', '.join(idle)}) must have a history in {dataset.dataset_name}")
     return [(user, slice(int(b), int(e))) for user, b, e in zip(users, begin, end, strict=True)]
 
 

@@ -25,6 +25,7 @@ from recbole_lsti import checkpoint
 from recbole_lsti.compat import tensorboard_folder
 from recbole_lsti.config import LSTIConfig, external_settings, plain_config
 from recbole_lsti.data import LSTIDataset, create_dataset
+from recbole_lsti.memory import keep_freed_memory
 from recbole_lsti.trainer import PortableTrainer, trainer_class
 
 
@@ -108,8 +109,10 @@ def run_processes(
 
     if nproc < 1:
         raise ValueError(f"nproc ({nproc}) must be 1 or more")
-    _config(*(arguments.get(key) for key in ("model", "dataset", "config_file_list", "config_dict")))  # tells mistakes
+    config = _config(*(arguments.get(key) for key in ("model", "dataset", "config_file_list", "config_dict")))
     world = {"nproc": nproc, "world_size": nproc if world_size <= 0 else world_size, "ip": ip, "port": port}
+    if config["device"].type == "cuda" and nproc > torch.cuda.device_count():
+        raise ValueError(f"nproc ({nproc}) must be at most the number of GPUs ({torch.cuda.device_count()})")
     queue = mp.get_context("spawn").SimpleQueue()
     try:
         mp.spawn(_run_rank, args=({**world, "offset": group_offset}, arguments, queue), nprocs=nproc, join=True)
@@ -119,6 +122,7 @@ def run_processes(
 
 
 def _run_rank(rank: int, world: dict[str, Any], arguments: dict[str, Any], queue: Any) -> None:
+    keep_freed_memory()
     settings = {**(arguments.get("config_dict") or {}), **world, "local_rank": rank}
     result = run(**{**arguments, "config_dict": settings})
     if rank + world["offset"] == 0:
@@ -214,7 +218,8 @@ def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
         if part == "train":
             raise ValueError(f"dataset ({config['dataset']}) must have a user with two events or more to train on")
         logging.getLogger().warning(f"{config['dataset']}: the split leaves no event to {part} on")
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    rank = config["local_rank"] + (config["offset"] or 0)
+    init_seed(config["seed"] + rank, config["reproducibility"])
     network = config.model_class(config, loaders[0]._dataset).to(config["device"])
     return dataset, loaders, network
 

@@ -42,6 +42,7 @@ class PortableTrainer(Trainer):
         self.curve_file: Path | None = None
         self._best_state: dict[str, Any] | None = None
         self._train_data: Any = None
+        self._saved = True
         self._bar: tqdm | None = None
         self._every_position: EveryPosition | None = None
 
@@ -59,7 +60,7 @@ class PortableTrainer(Trainer):
         Returns:
             tuple: the best validation score and the validation metrics of that epoch.
         """
-        self._train_data = train_data
+        self._train_data, self._saved = train_data, saved
         self._every_position = self._make_every_position()
 
         def after_validation(epoch: int, score: float) -> None:
@@ -76,10 +77,10 @@ class PortableTrainer(Trainer):
         pace = 0.2 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
         with tqdm(total=total, unit="batch", disable=not show_progress, mininterval=pace, leave=False) as self._bar:
             result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
-        if self.best_epoch < 0 and self.curve:
-            self.best_epoch = len(self.curve) - 1  # nothing was validated: the last epoch stands
-            if not saved:
-                self._best_state = self.model.state_dict()
+        if self.best_epoch < 0:  # nothing was validated: the last epoch stands
+            self.best_epoch = len(self.curve) - 1
+        if self._best_state is None and (not saved or not self.config["single_spec"]):
+            self._best_state = self.model.state_dict()
         self._write_curve()
         return result
 
@@ -144,8 +145,9 @@ class PortableTrainer(Trainer):
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Write what a pre-training has reached (S3Rec) as a checkpoint like any other."""
-        self._save_checkpoint(epoch, saved_model_file=saved_model_file)
-        self.saved_model_file = saved_model_file
+        if self._saved:
+            self._save_checkpoint(epoch, saved_model_file=saved_model_file)
+            self.saved_model_file = saved_model_file
 
     def resume_checkpoint(self, resume_file: str | Path, train_data: Any = None) -> None:
         """Continue from a checkpoint: weights, optimiser, generators and epoch.
@@ -217,25 +219,39 @@ class PortableTrainer(Trainer):
         checkpoint.load_other_state(self.model, content["other_parameter"])
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return result  # every process has ranked every user, see data.loader
+        # every process has ranked every user, see data.loader; one flipped near-tie must not part their ways
+        values = torch.tensor(list(result.values()), dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(values, 0)
+        return dict(zip(result, values.tolist(), strict=True))
 
 
 class LSTITrainer(PortableTrainer):
-    """Trains LSTI: RecBole's loop with a learning rate that falls linearly to `learning_rate_end` over the epochs."""
+    """Trains LSTI: RecBole's loop with a learning rate that falls linearly to `learning_rate_end` over the epochs.
 
-    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float] | None]:
-        """Train; the schedule needs the number of batches, so it is set up here. Arguments as RecBole's."""
-        steps = max(1, self.epochs * len(train_data))
-        done = self.start_epoch * len(train_data)
-        fall = 1 - self.config["learning_rate_end"]
-        for group in self.optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - fall * step / steps, done - 1)
-        hook = self.optimizer.register_step_post_hook(lambda *_: schedule.step())
+    The rate depends on the epoch and the place in it alone, so that a resumed run goes on with the same one.
+    """
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
+        if hasattr(train_data, "set_epoch"):
+            train_data.set_epoch(epoch_idx)
+        steps, done = len(train_data), 0
+
+        def lower_rate(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            self._set_rate((epoch_idx + done / steps) / self.epochs)
+
+        self._set_rate(epoch_idx / self.epochs)
+        hook = self.optimizer.register_step_post_hook(lower_rate)
         try:
-            return super().fit(train_data, *args, **kwargs)
+            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         finally:
             hook.remove()
+
+    def _set_rate(self, progress: float) -> None:
+        share = 1 - (1 - self.config["learning_rate_end"]) * min(1.0, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * share
 
 
 class _Counted:

@@ -65,7 +65,18 @@ def test_settings_are_literals_and_never_evaluated(text, value):
             TypeError,
             r"clip_grad_norm \({max_norm: 5.0}\) must be a dict such as",
         ),
-        ({"learner": "addam"}, ValueError, r"learner \(addam\) must be one of adam, adamw"),
+        ({"learner": "addam"}, ValueError, r"learner \(addam\) must be one of adam, adamw.*\(did you mean adam\?\)"),
+        ({"eval_args": "foo"}, TypeError, r"eval_args \(foo\) must be a dict with split, order, group_by and mode"),
+        ({"eval_args": {"splitt": {}}}, ValueError, r"key of eval_args \(splitt\) must be .* \(did you mean split\?\)"),
+        ({"metrics": [5]}, ValueError, r"metrics \(\[5\]\) must be a metric or a list of them"),
+        ({"load_col": "abc"}, TypeError, r"load_col \(abc\) must be a dict of columns by file suffix"),
+        ({"save_dataloaders": True}, ValueError, r"save_dataloaders \(True\) must be False"),
+        ({"enable_scaler": True}, ValueError, r"enable_scaler \(True\) must be False where clip_grad_norm is set"),
+        (
+            {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 3}},
+            ValueError,
+            r"sample_num \(3\) must be 1 where train_mode is sequence",
+        ),
         ({"learning_rate_end": 2}, ValueError, r"learning_rate_end \(2\) must be a number from 0 to 1"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
         (
@@ -73,7 +84,7 @@ def test_settings_are_literals_and_never_evaluated(text, value):
             ValueError,
             r"valid_metric \(NDCG@7\) must be one of metrics .* @ one of topk \[10\]",
         ),
-        ({"metrics": ["NDGC"]}, ValueError, r"metrics \(NDGC\) must be of RecBole's: .*ndcg"),
+        ({"metrics": ["NDGC"]}, ValueError, r"metrics \(NDGC\) must be of .*ndcg"),
         ({"topk": [0]}, ValueError, r"topk \(\[0\]\) must be a whole number, 1 or more"),
     ],
 )
@@ -138,7 +149,10 @@ def test_each_sequential_model_gets_the_negatives_it_needs():
         assert found["sample_num"] == (number or "none"), model
     assert config(loss_type="BPR")["train_neg_sample_args"]["sample_num"] == 1
     many = {"distribution": "uniform", "sample_num": 3}
-    assert config(loss_type="BPR", train_neg_sample_args=many)["train_neg_sample_args"]["sample_num"] == 3
+    assert (
+        config(loss_type="BPR", train_mode="prefix", train_neg_sample_args=many)["train_neg_sample_args"]["sample_num"]
+        == 3
+    )
     assert not needs_negatives(sequential_recommender.SASRec, {"loss_type": "CE"})
 
 

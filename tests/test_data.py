@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from itertools import pairwise
@@ -171,6 +172,14 @@ def test_batches_keep_the_budget_the_seed_and_every_window():
     shares = [list(TokenBatches(lengths, 400, True, 7, rank, 3)) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1
     assert set(np.concatenate([np.concatenate(share) for share in shares])) == set(range(500))
+
+
+def test_training_sequences_can_be_copied(tiny):
+    """As a worker process that is spawned, not forked, does."""
+    sequences = TrainSequences(LSTIDataset(config_of(tiny)).build()[0], 5)
+    copied = copy.deepcopy(sequences)
+    assert copied.item_num == sequences.item_num
+    assert rows_of(copied[np.array([0])]) == rows_of(sequences[np.array([0])])
 
 
 def test_a_window_longer_than_the_budget_is_a_batch_of_its_own():

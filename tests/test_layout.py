@@ -45,7 +45,7 @@ ALLOWED = {
     ),
     "runner.py": (
         *("psutil", "torch", "yaml", "recbole.data", "recbole.utils", "recbole_lsti.checkpoint", "recbole_lsti.compat"),
-        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.evaluation", "recbole_lsti.model"),
+        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.memory", "recbole_lsti.model"),
         "recbole_lsti.trainer",
     ),
 }

@@ -69,6 +69,10 @@ def test_unknown_names(trained):
         recbole_lsti.recommend(trained, histories=[[]])
     with pytest.raises(ValueError, match=r"k \(0\) must be 1 to"):
         recbole_lsti.recommend(trained, users=["u1"], k=0)
+    with pytest.raises(TypeError, match=r"users \(12\) must be a list"):
+        recbole_lsti.recommend(trained, users="12")
+    with pytest.raises(TypeError, match=r"a history \(i1 i2\) must be a list of item ids: \['i1', 'i2'\]"):
+        recbole_lsti.recommend(trained, histories=["i1 i2"])
     with pytest.raises(ValueError, match="users or histories must be given"):
         recbole_lsti.recommend(trained)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import random_rows, write_inter
 
 import recbole_lsti
@@ -306,6 +307,7 @@ def test_every_sequential_model_of_recbole_runs_by_name(tmp_path, workplace, mod
     if model in ("GRU4RecKG", "KSR"):
         settings |= knowledge_graph(folder, items)
     result = recbole_lsti.run(model, "tiny", config_dict=settings, saved=model != "S3Rec")
+    assert [path.name for path in workplace.iterdir()] == ([] if model == "S3Rec" else ["saved"])
     assert result["epochs_run"] == 1
     assert 0 <= result["test_result"]["ndcg@10"] <= 1
 
@@ -340,8 +342,9 @@ def knowledge_graph(folder: Path, items: list[str]) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(tiny, workplace, small):
-    settings = {**small, "data_path": str(tiny)}
+@pytest.mark.parametrize("split", ["valid_and_test", "test_only"])
+def test_two_processes_train_one_model(tiny, workplace, small, split):
+    settings = {**small, "data_path": str(tiny), "eval_args": {"split": {"LS": split}}}
     arguments = [f"--{key}={value}" for key, value in settings.items()]
     command = [
         sys.executable,
@@ -408,3 +411,62 @@ def test_a_split_without_validation_or_test_works(tiny, workplace, small, left_o
     assert (result["test_result"] is None) == (left_out == "valid_only")
     assert result["best_epoch"] in ((2,) if left_out == "test_only" else (1, 2))
     assert "best epoch" in format_result(result)
+
+
+def test_names_in_files_and_dicts_count(tiny, workplace, small, tmp_path):
+    file = tmp_path / "named.yaml"
+    file.write_text(yaml.safe_dump({**small, "model": "LSTI", "dataset": "tiny", "data_path": str(tiny)}), "utf-8")
+    assert recbole_lsti.run(config_file_list=[str(file)], saved=False)["dataset"] == "tiny"
+    assert (
+        recbole_lsti.run(config_dict={**small, "dataset": "tiny", "data_path": str(tiny)}, saved=False)["dataset"]
+        == "tiny"
+    )
+    with pytest.raises(FileNotFoundError, match=r"dataset \(other\) must be a folder"):
+        recbole_lsti.run(dataset="other", config_file_list=[str(file)])
+    with pytest.raises(TypeError, match=r"config_file_list \(a.yaml\) must be a list of files"):
+        recbole_lsti.run(config_file_list="a.yaml")
+    with pytest.raises(TypeError, match=r"config_dict \(\[1\]\) must be a dict"):
+        recbole_lsti.run(config_dict=[1])
+
+
+def test_a_refused_run_leaves_nothing(workplace, small, tmp_path):
+    write_inter(tmp_path, "few", [(f"u{k % 4}", f"i{k % 3}", k) for k in range(20)])
+    write_inter(tmp_path, "single", [(f"u{k}", f"i{k}", k) for k in range(30)])
+    settings = {**small, "data_path": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"topk \(10\) must be below the number of items of few \(3\)"):
+        recbole_lsti.run("LSTI", "few", config_dict=settings)
+    with pytest.raises(ValueError, match=r"dataset \(single\) must have a user with two events or more to train on"):
+        recbole_lsti.run("LSTI", "single", config_dict=settings)
+    (tmp_path / "ragged").mkdir()
+    (tmp_path / "ragged/ragged.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ti\n", "utf-8")
+    with pytest.raises(ValueError, match=r"ragged.inter, line 2"):
+        recbole_lsti.run("LSTI", "ragged", config_dict=settings)
+    assert list(Path("saved").iterdir()) == []
+    with pytest.raises(ValueError, match=r"nproc \(0\) must be 1 or more"):
+        recbole_lsti.run_processes(0)
+    with pytest.raises(OSError, match=r"checkpoint_dir \(.*\) must be a folder that can be written to"):
+        recbole_lsti.run("LSTI", "few", config_dict={**settings, "checkpoint_dir": str(tmp_path / "few/few.inter")})
+
+
+def test_a_run_folder_is_taken_for_its_checkpoint(tiny, workplace, small):
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
+    loaded = recbole_lsti.load(result["run_dir"])
+    assert torch.equal(scores_of(loaded), scores_of(recbole_lsti.load(result["checkpoint_file"])))
+
+
+def test_the_learning_rate_falls_to_its_end(tiny, workplace, small):
+    trainer, _ = make_trainer(
+        {**small, "data_path": str(tiny), "epochs": 3, "learning_rate_end": 0.1, "learning_rate": 1.0}
+    )
+    rates = []
+    trainer.optimizer.register_step_pre_hook(lambda *_: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    trainer.fit(trainer._train_data, None, saved=False)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == pytest.approx(1.0)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_no_epochs_is_a_run_too(tiny, workplace, small):
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 0}, saved=False)
+    assert result["epochs_run"] == 0
+    assert result["test_result"]

@@ -43,7 +43,7 @@ class Cache:
     """
 
     def __init__(self, folder: str | Path, max_gib: float) -> None:
-        self.folder, self.max_bytes = Path(folder), int(max_gib * 2**30)
+        self.folder, self.max_bytes = Path(folder).expanduser(), int(max_gib * 2**30)
 
     def load(self, name: str) -> Entry | None:
         """Return an entry with its arrays memory-mapped, None if there is none; a corrupt one is told and removed."""
@@ -107,8 +107,10 @@ def entry_name(dataset: str, settings: Mapping[str, Any], files: Iterable[str | 
         settings: what shapes the tables.
         files: the atomic files, all of them read to the last byte.
     """
-    text = json.dumps([FORMAT, dict(settings)], sort_keys=True, default=str)
-    content = [(Path(file).name, file_digest(file)) for file in files]
+    paths = [Path(file) for file in files]
+    folders = sorted({str(file.resolve().parent) for file in paths})  # two data sets may have one name
+    text = json.dumps([FORMAT, folders, dict(settings)], sort_keys=True, default=str)
+    content = [(file.name, file_digest(file)) for file in paths]
     return f"{dataset}-{_short(text)}-{_short(json.dumps(content))}"
 
 

@@ -61,7 +61,9 @@ class TrainSequences(TorchDataset):
         return len(self.begin)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["wrapped"], name)
+        if "wrapped" not in self.__dict__:  # while a copy is being made, in a worker process too
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -180,7 +182,7 @@ class SequenceTrainDataLoader(DataLoader):
         single = config["single_spec"]
         self.batches = TokenBatches(
             sequences.lengths,
-            config["train_batch_tokens"],
+            config["train_batch_tokens"] if single else max(1, config["train_batch_tokens"] // config["world_size"]),
             shuffle,
             config["seed"],
             0 if single else torch.distributed.get_rank(),

@@ -12,7 +12,7 @@ from recbole_lsti.errors import AtomicFileError, nearest
 
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 ISO = re.compile(r"\s*\d{4}-\d{1,2}-\d{1,2}([T ].*)?")
-NUMBER = re.compile(r"\s*\d+(\.\d+)?([eE]\+?\d+)?\s*")
+NUMBER = re.compile(r"\s*-?\d+(\.\d+)?([eE]\+?\d+)?\s*")
 
 # Tried in this order on the first rows. Day before month and month before day are told apart by the rows
 # themselves; where both fit, the user is asked.

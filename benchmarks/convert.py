@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the files are made (default: a temporary folder)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         measures = small_measures(folder, args.control_rows) + big_measures(folder, args.rows, 90, args.polars)

@@ -25,6 +25,7 @@ QUICK_START = "recbole.quick_start.quick_start"
 REGISTERED = {
     "LSTI": "recbole_lsti.model.lsti",
     "Markov": "recbole_lsti.model.markov",
+    "Popularity": "recbole_lsti.model.popularity",
 }
 
 # RecBole finds a model's own data set and trainer by name as well: <Model>Dataset, <Model>Trainer.

@@ -288,9 +288,14 @@ def _make_run_dir(config: LSTIConfig) -> Path:
             raise OSError(
                 f"checkpoint_dir ({parent}) must be a folder that can be written to: {error.strerror}"
             ) from None
-    text = yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)
-    (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    write_config(config, run_dir)
     return run_dir
+
+
+def write_config(config: LSTIConfig, folder: Path) -> None:
+    """Write the resolved settings, from which a run can be repeated, to config.yaml of a folder."""
+    text = yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def _user_fields(dataset: Any, user: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of the .user file for the users of the rows; lists have no groups and are left out."""
     if dataset.user_feat is None:
         return {}
-    found = {}
+    found: dict[str, np.ndarray] = {}
     place = np.zeros(dataset.user_num, dtype=np.int64)
     place[dataset.user_feat[dataset.uid_field].numpy()] = np.arange(len(dataset.user_feat))
     for field in dataset.user_feat.columns:
@@ -119,7 +119,9 @@ def _user_fields(dataset: Any, user: np.ndarray) -> dict[str, np.ndarray]:
         values = values.numpy()[place[user]]
         if field in dataset.field2id_token:
             tokens = np.asarray(dataset.field2id_token[field]).astype(str)
-            found[field] = np.where(values == 0, None, tokens[values].astype(object))
+            text: np.ndarray = tokens[values].astype(object)
+            text[values == 0] = None
+            found[field] = text
         else:
             found[field] = values.astype(np.float64)
     return found

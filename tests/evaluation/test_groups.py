@@ -87,7 +87,7 @@ def test_user_fields_are_columns(tmp_path):
         tmp_path, "tiny", [("a", "x", 1), ("a", "y", 2), ("a", "z", 9), ("b", "x", 1), ("b", "y", 4), ("b", "z", 5)]
     )
     (folder / "tiny.user").write_text(
-        "user_id:token\tgender:token\tage:float\ttags:token_seq\tnew_user:token\na\tf\t30\tp q\tyes\nc\tm\t40\tp\tno\n"
+        "user_id:token\tgender:token\tage:float\ttags:token_seq\tnew_user:token\na\tf\t30\tp q\tyes\nb\t\t40\tp\tno\n"
     )
     columns = {"inter": ["user_id", "item_id", "timestamp"], "user": ["user_id", "gender", "age", "tags", "new_user"]}
     train, test = parts(tmp_path, SPLITS["loo"], load_col=columns)

@@ -48,7 +48,8 @@ ALLOWED = {
     ),
     "runner.py": (
         *("psutil", "torch", "yaml", "recbole.data", "recbole.utils", "recbole_lsti.checkpoint", "recbole_lsti.compat"),
-        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.memory", "recbole_lsti.model"),
+        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.evaluation", "recbole_lsti.memory"),
+        "recbole_lsti.model",
         "recbole_lsti.trainer",
     ),
 }

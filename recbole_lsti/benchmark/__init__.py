@@ -1,0 +1,1 @@
+"""Many models on many data sets under one plan, and what their results say about each other."""

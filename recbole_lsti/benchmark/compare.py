@@ -111,7 +111,7 @@ def compare(a: Side, b: Side | None, options: Options) -> Comparison:
             by_dataset = board.setdefault((split, row["ranking"], row["metric"]), {}).setdefault(dataset, {})
             by_dataset.update({labels[0]: row["a_mean"], labels[1]: row["b_mean"]})
     _correct(rows, options.alpha)
-    return Comparison(rows, _ranks(board, options.alpha), [*a.notes, *(b.notes if b else [])])
+    return Comparison(rows, _ranks(board, options.alpha), list(dict.fromkeys([*a.notes, *(b.notes if b else [])])))
 
 
 def _pairs(a: Side, b: Side | None, baseline: list[str] | None) -> Iterator[tuple[str, str, str, str]]:

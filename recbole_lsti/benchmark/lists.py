@@ -132,7 +132,7 @@ def judge_lists(path: Path, judge: Judge) -> tuple[UserScores, list[str]]:
     notes = [*_unknown("user", lists["user"], users), *_unknown("item", lists["item"], items)]
     notes += _missing(dataset, users, bool((items > 0).any()), path)
     for ranking, numbers in zip(("raw", "unseen"), left, strict=True):
-        short = int(((numbers > 0) & (numbers < largest)).sum())
+        short = int(((left[0] > 0) & (numbers < largest)).sum())  # missing users are told already
         if short:
             notes.append(f"{short} of {len(numbers)} test rows have fewer than {largest} items left for `{ranking}`")
     if without:

@@ -17,6 +17,8 @@ from statsmodels.stats.multitest import multipletests
 from recbole_lsti.evaluation.groups import bootstrap, sums_by_user
 
 UNDECIDED = "not told apart"
+# a mean of the same numbers in another order differs by this much at most; Wilcoxon's test would rank such differences
+ROUNDING = 1e-12
 
 
 class Paired(NamedTuple):
@@ -101,6 +103,7 @@ def paired(a: np.ndarray, b: np.ndarray, level: float = 0.95, resamples: int = 1
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"a {a.shape} and b {b.shape} must be of one shape (users, metrics)")
     difference = a - b
+    difference[np.abs(difference) < ROUNDING] = 0.0
     there = ~np.isnan(difference)
     low, high = bootstrap(np.where(there, difference, 0.0), there.astype(np.float64), level, resamples, seed)
     found = []
@@ -125,7 +128,7 @@ def _tests(difference: np.ndarray) -> tuple[float, float, float]:
         return float("nan"), float("nan"), rank_sum
     if not len(changed):
         return 1.0, 1.0, 0.0
-    if np.ptp(difference) == 0:  # no spread: the t statistic is infinite
+    if np.ptp(difference) < ROUNDING:  # no spread: the t statistic is infinite
         return float(stats.wilcoxon(difference).pvalue), 0.0, rank_sum
     return float(stats.wilcoxon(difference).pvalue), float(stats.ttest_1samp(difference, 0.0).pvalue), rank_sum
 

@@ -39,9 +39,9 @@ def write_folder(folder: Path, gains: dict[str, float], datasets=("first",), see
     """A results folder whose variants are as good as `gains` says; rows stand in another order for each seed."""
     for number, dataset in enumerate(datasets):
         base = np.random.default_rng(number).random((n_users, 2)) * 0.5
-        for variant, gain in gains.items():
+        for place, (variant, gain) in enumerate(gains.items()):
             for seed in seeds:
-                random = np.random.default_rng([number, seed, len(variant)])
+                random = np.random.default_rng([number, seed, place])
                 order = random.permutation(n_users)
                 values = base + gain + random.normal(0, 0.02, base.shape)
                 users = np.array([f"u{n}" for n in range(n_users)])

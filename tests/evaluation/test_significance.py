@@ -108,6 +108,11 @@ def test_both_tests_must_agree():
 def test_edge_cases():
     (equal,) = paired(np.ones((5, 1)), np.ones((5, 1)))
     assert equal[1:] == (1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+    parts = np.random.default_rng(0).random((40, 3, 1))
+    forth, back = parts[:, 0] + parts[:, 1] + parts[:, 2], parts[:, 2] + parts[:, 1] + parts[:, 0]
+    (rounded,) = paired(forth, back)  # the same sums but for rounding
+    assert (forth != back).any()
+    assert (rounded.p_wilcoxon, rounded.p_t) == (1.0, 1.0)
     (one,) = paired(np.ones((1, 1)), np.zeros((1, 1)))
     assert (one.users, one.difference) == (1, 1.0)
     assert np.isnan([one.low, one.high, one.p_wilcoxon, one.p_t]).all()

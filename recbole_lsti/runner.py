@@ -177,6 +177,25 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
     return Loaded(config, network.eval(), dataset, *loaders)
 
 
+def rank_test(loaded: Loaded) -> Rankings:
+    """Rank the test data of a checkpoint again, both ways, as its training did at the end.
+
+    Args:
+        loaded (Loaded): what `load` returns.
+    Returns:
+        Rankings: metrics of both rankings, and the values of each row.
+    Raises:
+        ValueError: the settings do not rank the test in full.
+    """
+    trainer = _make_trainer(loaded.config, loaded.model, None)
+    trainer.eval_collector.data_collect(loaded.train_data)
+    rankings = trainer.evaluate_rankings(loaded.test_data, load_best_model=False)
+    if rankings is None:
+        mode = loaded.config["eval_args"]["mode"]["test"]
+        raise ValueError(f"eval_args mode ({mode}) must be full for the test, and the test must have rows")
+    return rankings
+
+
 def _config(
     model: str | type | None,
     dataset: str | None,

@@ -222,7 +222,8 @@ class PortableTrainer(Trainer):
         """Evaluate both rankings in one pass: `raw`, RecBole's own, and `unseen`, the user's own items masked.
 
         Returns:
-            Rankings: one dict of RecBole's metrics each; None without data, or where they are not ranked in full.
+            Rankings: one dict of metrics each and the values of each row; None without data, or where it is not ranked
+            in full.
         """
         if not eval_data or self.config["eval_args"]["mode"]["test"] != "full":
             return None

@@ -1,1 +1,4 @@
-"""A fair comparison in one command: a plan of cells (model, data set, split, seed), each run in a process of its own."""
+"""Many models on many data sets under one plan, each cell of it in a process of its own, and what their results say.
+
+Importing the package is light; its modules load torch and RecBole when they are used.
+"""

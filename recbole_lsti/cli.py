@@ -1,4 +1,4 @@
-"""The command line: `recbole-lsti train | recommend | convert | check-data | compare | doctor`."""
+"""The command line: `recbole-lsti train | recommend | convert | check-data | benchmark | compare | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_lsti._version import __version__
+from recbole_lsti.benchmark.cli import EXAMPLE as BENCHMARK_EXAMPLE
+from recbole_lsti.benchmark.cli import add_flags as add_benchmark_flags
 from recbole_lsti.benchmark.compare_cli import EXAMPLE as COMPARE_EXAMPLE
 from recbole_lsti.benchmark.compare_cli import add_flags as add_compare_flags
 
@@ -84,6 +86,14 @@ def build_parser() -> argparse.ArgumentParser:
             "check-data",
             help="check the atomic files of a data set and describe it",
             epilog=CHECK_DATA_EXAMPLE,
+            formatter_class=raw,
+        )
+    )
+    add_benchmark_flags(
+        commands.add_parser(
+            "benchmark",
+            help="compare models on data sets under one plan, fairly",
+            epilog=BENCHMARK_EXAMPLE,
             formatter_class=raw,
         )
     )

@@ -187,7 +187,7 @@ def rank_test(loaded: Loaded) -> Rankings:
     Raises:
         ValueError: the settings do not rank the test in full.
     """
-    trainer = _make_trainer(loaded.config, loaded.model, None)
+    trainer = make_trainer(loaded.config, loaded.model, None)
     trainer.eval_collector.data_collect(loaded.train_data)
     rankings = trainer.evaluate_rankings(loaded.test_data, load_best_model=False)
     if rankings is None:
@@ -250,7 +250,7 @@ def train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> Tra
         "epochs_run": len(trainer.curve),
         "best_epoch": trainer.best_epoch + 1,
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "peak_rss_mib": _peak_rss_mib(),
+        "peak_rss_mib": peak_rss_mib(),
     }
     logger.info(json.dumps(checkpoint.plain(result), indent=2))
     return Trained(checkpoint.plain(result), trainer, network, dataset, loaders, rankings, test_seconds)
@@ -344,7 +344,7 @@ def log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
             handler.close()
 
 
-def _peak_rss_mib() -> float:
+def peak_rss_mib() -> float:
     """The process's largest resident memory so far, MiB."""
     if platform.system() == "Windows":
         return round(psutil.Process().memory_info().peak_wset / 2**20, 1)

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[str, Any]:
     """Return the line of a cell that has no results."""
-    nothing = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
+    nothing: dict[str, Any] = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
     return {**head, "status": status, "reason": reason, **nothing}
 
 

@@ -303,7 +303,9 @@ def _budget(value: Any) -> dict[str, Any]:
         raise TypeError(f"budget ({value}) must be a dict with epochs, minutes and memory_gib")
     for key, number in value.items():
         if key not in BUDGET_KEYS:
-            raise ValueError(f"key of budget ({key}) must be one of {', '.join(BUDGET_KEYS)}{nearest(key, BUDGET_KEYS)}")
+            raise ValueError(
+                f"key of budget ({key}) must be one of {', '.join(BUDGET_KEYS)}{nearest(key, BUDGET_KEYS)}"
+            )
         whole = key == "epochs"
         right = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool) and number > 0
         if number is not None and not right:

@@ -104,4 +104,3 @@ def _line_of(head: dict[str, Any], folder: Path, status: int, reason: str | None
 def _last_words(folder: Path) -> str:
     lines = (folder / "output.log").read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-

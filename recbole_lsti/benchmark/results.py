@@ -149,9 +149,13 @@ def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, A
     if there.is_file():
         _refuse_another(folder, there, now)
         if not resume:
-            raise FileExistsError(f"output ({folder}) must be a new folder: it holds results; --resume goes on with them")
+            raise FileExistsError(
+                f"output ({folder}) must be a new folder: it holds results; --resume goes on with them"
+            )
     elif (folder / RESULTS).exists():
-        raise ValueError(f"output ({folder}) must be a folder of this benchmark: it has {RESULTS}, but no {FINGERPRINT}")
+        raise ValueError(
+            f"output ({folder}) must be a folder of this benchmark: it has {RESULTS}, but no {FINGERPRINT}"
+        )
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     write_whole(there, to_json(now, indent=2) + "\n")
     write_whole(folder / "plan.yaml", yaml.safe_dump(plan.plain(), sort_keys=False, allow_unicode=True))

@@ -120,7 +120,8 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
             f"{name:<44}{len(same):>6}{found['epoch_seconds']:>10.1f}{found['rank_seconds']:>10.1f}"
             f"{found['peak_rss_mib']:>8.0f}{found['n_parameters']:>12,}{duration(len(same) * found['seconds']):>14}"
         )
-    yield f"{len(cells)} cells, at most about {duration(total / jobs)}, {jobs} at a time; less where training stops early"
+    most = duration(total / jobs)
+    yield f"{len(cells)} cells, at most about {most}, {jobs} at a time; less where training stops early"
 
 
 def _effective(cell: Cell) -> str:

@@ -22,10 +22,14 @@ class RepeatTerm(nn.Module):
         self.state = nn.Linear(H, RECENCY_BUCKETS)
 
     def add_to(self, scores: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
-        """Return (T, N) scores with the term added for the items each query's history holds.
+        """Return (T, N) scores with the term added for the items each query's history holds; arguments as below."""
+        query, item, value = self.pairs(user, item_seq, row, step)
+        return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
+
+    def pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the term where it is not 0: S (query, item) pairs, each once, and the value, three (S,) tensors.
 
         Args:
-            scores (Tensor): (T, N).
             user (Tensor): (T, H) user vectors.
             item_seq (Tensor): (B, L) int64, 0 = padding.
             row (Tensor): (T,) int64, the query's row in item_seq.
@@ -37,8 +41,7 @@ class RepeatTerm(nn.Module):
         last = (steps <= step[:, None]) & (following[row] > step[:, None]) & (item_seq[row] != 0)  # (T, L)
         query, at = last.nonzero(as_tuple=True)
         seen = row[query]
-        value = self._value(user, query, step[query] - at, count[seen, at])
-        return scores.index_put((query, item_seq[seen, at]), value.to(scores.dtype), accumulate=True)
+        return query, item_seq[seen, at], self._value(user, query, step[query] - at, count[seen, at])
 
     def of(self, items: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""

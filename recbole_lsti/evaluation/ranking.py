@@ -64,7 +64,7 @@ def rank(
     raw, unseen = collector.twin(), collector.twin()
     users, targets, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for interaction, scores, row, item in batches:
-        collect_rankings([raw, unseen], scores, row, item, seen(start, start + len(scores)))
+        collect_rankings([raw, unseen], scores, interaction, row, item, seen(start, start + len(scores)))
         start += len(scores)
         users.append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
         targets.append(_first_targets(len(scores), row, item))

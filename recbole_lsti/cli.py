@@ -195,9 +195,12 @@ def format_result(result: dict[str, Any]) -> str:
     if result["test_result_unseen"]:
         columns["test, unseen items"] = result["test_result_unseen"]
     columns = {name: metrics for name, metrics in columns.items() if metrics}
-    lines = [f"{result['model']} on {result['dataset']}", f"{'':<14}" + "".join(f"{name:>20}" for name in columns)]
-    for metric in result["test_result"] or result["best_valid_result"] or {}:
-        lines.append(f"{metric:<14}" + "".join(f"{metrics[metric]:>20.4f}" for metrics in columns.values()))
+    names = list(result["test_result"] or result["best_valid_result"] or {})
+    width = max([13, *map(len, names)]) + 1
+    lines = [f"{result['model']} on {result['dataset']}", " " * width + "".join(f"{name:>20}" for name in columns)]
+    for metric in names:
+        values = (metrics[metric] for metrics in columns.values())  # None: no row for which it is defined
+        lines.append(f"{metric:<{width}}" + "".join(f"{'-' if v is None else f'{v:.4f}':>20}" for v in values))
     lines.append(
         f"\nbest epoch {result['best_epoch']} of {result['epochs_run']}, {result['train_seconds']:.0f} s of training, "
         f"{result['n_parameters']:,} parameters, {result['peak_rss_mib']:.0f} MiB"

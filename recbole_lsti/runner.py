@@ -9,7 +9,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,9 +187,9 @@ def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> di
         "dataset": config["dataset"],
         "best_valid_score": best_valid_score if math.isfinite(best_valid_score) else None,
         "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
-        "test_result": test_result,
-        "test_result_unseen": rankings and rankings.unseen,
+        "best_valid_result": _finite(best_valid_result),
+        "test_result": _finite(test_result),
+        "test_result_unseen": _finite(rankings and rankings.unseen),
         "run_dir": run_dir and str(run_dir),
         "checkpoint_file": str(trainer.saved_model_file) if run_dir else None,
         "train_seconds": round(train_seconds, 2),
@@ -200,6 +200,13 @@ def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> di
     }
     logger.info(json.dumps(checkpoint.plain(result), indent=2))
     return checkpoint.plain(result)
+
+
+def _finite(metrics: Mapping[str, float] | None) -> dict[str, float | None] | None:
+    """Metrics with None where one is not defined, as JSON has no NaN."""
+    if metrics is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:

@@ -115,6 +115,19 @@ def test_the_table_leaves_out_what_was_not_measured():
     assert "1,000 parameters" in text
 
 
+def test_a_metric_without_a_row_is_a_dash():
+    metrics = {"explorerecall@10": 0.5, "repeatrecall@10": None}
+    result = {"model": "LSTI", "dataset": "d", "best_valid_result": metrics, "test_result": metrics}
+    result |= {"test_result_unseen": None, "checkpoint_file": None, "best_epoch": 1, "epochs_run": 1}
+    result |= {"train_seconds": 1, "n_parameters": 1, "peak_rss_mib": 1}
+    lines = format_result(result).splitlines()
+    assert [line.split() for line in lines[2:4]] == [
+        ["explorerecall@10", "0.5000", "0.5000"],
+        ["repeatrecall@10", "-", "-"],
+    ]
+    assert len({len(line) for line in lines[1:4]}) == 1
+
+
 def test_an_interrupted_run_is_one_line(monkeypatch, capsys):
     def interrupt(*arguments):
         raise KeyboardInterrupt

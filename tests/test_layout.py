@@ -33,6 +33,7 @@ ALLOWED = {
         "recbole_lsti.config",
         "recbole_lsti.data.loader",
         "recbole_lsti.data.sampler",
+        "recbole_lsti.evaluation.collector",
         "recbole_lsti.evaluation.metrics",
     ),
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),

@@ -59,6 +59,20 @@ class Scores(NamedTuple):
         return self.long + self.short + self.popularity + self.repeat
 
 
+class Encoded(NamedTuple):
+    """A batch read once, to be scored a range of items at a time.
+
+    Attributes:
+        user: (B, H) user vectors.
+        item, row, repeat: S items of the histories, sorted, their rows, and their repeat terms: three (S,) tensors.
+    """
+
+    user: Tensor
+    item: Tensor
+    row: Tensor
+    repeat: Tensor
+
+
 class LSTI(SequentialRecommender):
     """An LSTM over the whole history and windowed self-attention over its end, fused and scored against all items.
 
@@ -147,6 +161,23 @@ class LSTI(SequentialRecommender):
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         user = self.forward(item_seq, interaction).at(row, step).user
         return self._score_all(user, item_seq, row, step)
+
+    def encode(self, interaction: Any) -> Encoded:
+        """Read the histories of a batch, for `score_range`."""
+        item_seq = interaction[self.ITEM_SEQ]
+        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
+        user = self.forward(item_seq, interaction).at(row, step).user
+        query, item, value = self._repeat_pairs(user, item_seq, row, step)
+        item, order = item.sort()
+        return Encoded(user, item, query[order], value[order].to(user.dtype))
+
+    def score_range(self, encoded: Encoded, start: int, stop: int) -> Tensor:
+        """Return the scores of the items start..stop for each row, (B, stop - start): columns of full_sort_predict."""
+        items = self.item_embedding.weight[start:stop]
+        scores = torch.addmm(self.popularity[start:stop], encoded.user, items.T)
+        inside = slice(*torch.searchsorted(encoded.item, encoded.item.new_tensor([start, stop])).tolist())
+        where = (encoded.row[inside], encoded.item[inside] - start)
+        return scores.index_put_(where, encoded.repeat[inside], accumulate=True)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The command line: `recbole-lsti train | recommend | convert | check-data | doctor`."""
+"""The command line: `recbole-lsti train | recommend | convert | check-data | benchmark | compare | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_lsti._version import __version__
+from recbole_lsti.benchmark.cli import EXAMPLE as BENCHMARK_EXAMPLE
+from recbole_lsti.benchmark.cli import add_flags as add_benchmark_flags
+from recbole_lsti.benchmark.compare_cli import EXAMPLE as COMPARE_EXAMPLE
+from recbole_lsti.benchmark.compare_cli import add_flags as add_compare_flags
 
 TRAIN_EXAMPLE = """example:
   %(prog)s --model LSTI --dataset ml-100k --epochs=5 --hidden_size=32
@@ -82,6 +86,22 @@ def build_parser() -> argparse.ArgumentParser:
             "check-data",
             help="check the atomic files of a data set and describe it",
             epilog=CHECK_DATA_EXAMPLE,
+            formatter_class=raw,
+        )
+    )
+    add_benchmark_flags(
+        commands.add_parser(
+            "benchmark",
+            help="compare models on data sets under one plan, fairly",
+            epilog=BENCHMARK_EXAMPLE,
+            formatter_class=raw,
+        )
+    )
+    add_compare_flags(
+        commands.add_parser(
+            "compare",
+            help="test which of two sides is better: results folders, checkpoints, lists of other systems",
+            epilog=COMPARE_EXAMPLE,
             formatter_class=raw,
         )
     )

@@ -26,6 +26,7 @@ SINE = "recbole.model.sequential_recommender.sine"
 REGISTERED = {
     "LSTI": "recbole_lsti.model.lsti",
     "Markov": "recbole_lsti.model.markov",
+    "Popularity": "recbole_lsti.model.popularity",
 }
 
 # RecBole finds a model's own data set and trainer by name as well: <Model>Dataset, <Model>Trainer.

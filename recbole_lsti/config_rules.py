@@ -49,6 +49,7 @@ RULES = {
         (dict,), "a dict such as {'max_norm': 5.0}, or null", lambda value: value.get("max_norm", 0) > 0, optional=True
     ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
+    "train_seconds_limit": _SECONDS,
     "train_mode": _one_of("sequence", "prefix"),
     "metrics": Rule(
         (list, tuple, str), "a metric or a list of them", lambda value: all(isinstance(m, str) for m in value)

@@ -23,7 +23,10 @@ ALLOWED = {
         *("numpy", "pandas", "scipy", "psutil", "torch"),
         *("recbole.data", "recbole.sampler", "recbole.utils", "recbole_lsti.data"),
     ),
-    "evaluation": ("numpy", "torch", "recbole.evaluator", "recbole.utils.EvaluatorType", "recbole_lsti.evaluation"),
+    "evaluation": (
+        *("numpy", "pandas", "scipy", "statsmodels", "torch", "recbole.evaluator", "recbole.utils.EvaluatorType"),
+        *("recbole_lsti.data.events", "recbole_lsti.evaluation"),
+    ),
     "converters": ("numpy", "pandas", "pyarrow", "duckdb", "recbole_lsti.converters"),
     "compat.py": (
         "numpy",
@@ -46,7 +49,8 @@ ALLOWED = {
     ),
     "runner.py": (
         *("psutil", "torch", "yaml", "recbole.data", "recbole.utils", "recbole_lsti.checkpoint", "recbole_lsti.compat"),
-        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.memory", "recbole_lsti.model"),
+        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.evaluation", "recbole_lsti.memory"),
+        "recbole_lsti.model",
         "recbole_lsti.trainer",
     ),
 }

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.dataset import LSTIDataset
+from recbole_lsti.data.sampler import FixedNegatives
 
 
 class Batch(Interaction):
@@ -272,7 +273,14 @@ class LengthSortedEvalDataLoader(BoundedEvalDataLoader):
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
 
-class EqualWidthNegSampleEvalDataLoader(NegSampleEvalDataLoader):
+class FixedNegSampleEvalDataLoader(NegSampleEvalDataLoader):
+    """RecBole's loader with sampled negatives, which are the same for every model, seed and epoch."""
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        super().__init__(config, dataset, None if sampler is None else FixedNegatives(sampler), shuffle=shuffle)
+
+
+class EqualWidthNegSampleEvalDataLoader(FixedNegSampleEvalDataLoader):
     """RecBole's loader with sampled negatives, which joins rows one by one and needs them to be of one width."""
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
@@ -293,7 +301,7 @@ def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:
     if config["pad_to_longest"] and config["benchmark_filename"] is None:
         loader = LengthSortedEvalDataLoader if full else EqualWidthNegSampleEvalDataLoader
     else:
-        loader = BoundedEvalDataLoader if full else NegSampleEvalDataLoader
+        loader = BoundedEvalDataLoader if full else FixedNegSampleEvalDataLoader
     changes: dict[str, Any] = {}
     if not config["single_spec"]:
         # RecBole deals the rows out, repeats some to make the shares even, and averages the shares' rounded metrics;

@@ -9,7 +9,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,8 @@ def run(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    tested: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a sequential model, keep its best epoch by validation, test it once.
 
@@ -57,6 +59,9 @@ def run(
         config_file_list (list[str] | None): YAML files of settings.
         config_dict (dict | None): settings that win over the files.
         saved (bool): write a run folder; False writes nothing and keeps the best weights in memory until the test.
+        tested (bool): False leaves the test items unread, as a search for settings must; both results are None then.
+        callback_fn: called as RecBole's `fit` does, with the epoch, from 0, and its validation score; what it raises
+            ends the run.
 
     Returns:
         dict: RecBole's `best_valid_score`, `valid_score_bigger`, `best_valid_result`, `test_result` (metrics 0..1),
@@ -72,7 +77,7 @@ def run(
     run_dir = _make_run_dir(config) if saved and first else None
     try:
         with _log_to(run_dir, config["state"]):
-            result = _train_and_test(config, run_dir, saved)
+            result = _train_and_test(config, run_dir, saved, tested, callback_fn)
             if run_dir is not None:
                 (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except BaseException:
@@ -168,7 +173,13 @@ def _config(
     )
 
 
-def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> dict[str, Any]:
+def _train_and_test(
+    config: LSTIConfig,
+    run_dir: Path | None,
+    saved: bool,
+    tested: bool,
+    callback_fn: Callable[[int, float], None] | None,
+) -> dict[str, Any]:
     logger = logging.getLogger()
     logger.info(config)
     dataset, (train_data, valid_data, test_data), network = _build(config)
@@ -177,11 +188,11 @@ def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> di
     trainer = _make_trainer(config, network, run_dir)
     started = time.perf_counter()
     best_valid_score, best_valid_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"], callback_fn=callback_fn
     )
     train_seconds = time.perf_counter() - started
-    rankings = trainer.evaluate_rankings(test_data)
-    test_result = trainer.evaluate(test_data, load_best_model=rankings is None) if rankings is None else rankings.raw
+    rankings = trainer.evaluate_rankings(test_data) if tested else None
+    test_result = rankings.raw if rankings else trainer.evaluate(test_data) if tested else None
     result = {
         "model": config["model"],
         "dataset": config["dataset"],

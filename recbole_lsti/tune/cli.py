@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recbole_lsti.tune.search import Found
 
 EXAMPLE = """examples:
   %(prog)s --models LSTI --dataset ml-100k --space space.yaml --trials 30
@@ -44,11 +47,19 @@ def main(known: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         if error.name != "optuna":
             raise
         raise ModuleNotFoundError("tune needs optuna: pip install 'recbole-lsti[tune]'", name="optuna") from None
-    signal.signal(signal.SIGTERM, _interrupt)  # as schedulers end a job: the trial under way is given up in order
-    found = tune(
-        [name.strip() for name in known.models.split(",") if name.strip()],
-        known.dataset,
-        known.space,
+    before = signal.signal(signal.SIGTERM, _interrupt)  # how schedulers end a job: the trial is given up in order
+    try:
+        return report(tune(**arguments_of(known, settings)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def arguments_of(known: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags and settings as the arguments of `tune`."""
+    return dict(
+        models=[name.strip() for name in known.models.split(",") if name.strip()],
+        dataset=known.dataset,
+        space=known.space,
         config_file_list=known.config_files.split() if known.config_files else None,
         config_dict=dict(settings),
         n_trials=known.trials,
@@ -61,6 +72,10 @@ def main(known: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         prune=not known.no_prune,
         seed=known.sampler_seed,
     )
+
+
+def report(found: list[Found]) -> int:
+    """Print what was found for each model; return the exit status."""
     print()
     for each in found:
         counts = f"{each.n_complete} complete, {each.n_pruned} pruned, {each.n_failed} failed, {each.seconds:.0f} s"

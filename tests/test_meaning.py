@@ -221,7 +221,7 @@ def test_each_branch_alone_finds_its_interest_and_both_together_rank_better(tmp_
     assert short.session > 5 * CHANCE
     assert long.taste > short.taste
     assert short.session > long.session
-    assert fused.expected > 1.02 * max(long.expected, short.expected)
+    assert fused.expected > 1.01 * max(long.expected, short.expected)
 
 
 @pytest.mark.slow

@@ -330,11 +330,9 @@ def test_two_processes_share_one_study(workplace: Path, settings: dict) -> None:
         *(sys.executable, "-m", "recbole_lsti.cli", "tune", "-d", "tiny", "--space", "space.yaml", "--trials", "12"),
         *("--storage", "shared.log", "--resume", *flags),
     ]
-    folder = str(Path(recbole_lsti.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(
-            [*command, "--output", f"out{n}"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, "--output", f"out{n}"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         for n in range(2)
     ]
@@ -364,18 +362,41 @@ def test_a_killed_process_loses_its_trial_alone(workplace: Path, settings: dict)
     assert found.n_failed == 0, "the dead trial does not count: another one took its place"
 
 
-def test_an_interruption_gives_the_trial_up(workplace: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("recbole_lsti.tune.search.run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=1)
+def test_a_terminated_process_gives_its_trial_up(workplace: Path, settings: dict) -> None:
+    flags = [f"--{key}={value}" for key, value in {**settings, "epochs": 10_000, "stopping_step": 10_000}.items()]
+    command = [sys.executable, "-m", "recbole_lsti.cli", "tune", "-d", "tiny", "--space", "space.yaml", "--trials", "1"]
+    process = subprocess.Popen([*command, *flags], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    journal = Path("saved/tune-tiny/journal.log")
+    deadline = time.monotonic() + 120
+    while '"seconds"' not in (journal.read_text() if journal.is_file() else ""):  # an epoch has been validated
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error.decode()) == (130, "recbole-lsti: interrupted\n")
     (row,) = rows_of("saved/tune-tiny/LSTI")
     assert (row["state"], row["reason"]) == ("fail", "interrupted")
-    (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=1, resume=True)
-    assert (found.n_complete, found.n_failed) == (1, 0)
+    study = optuna.load_study(study_name="tiny-LSTI", storage=studies.open_storage(str(journal)))
+    assert studies.counted(study) == []
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_terminal_gets_a_line_that_moves(workplace: Path, settings: dict) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    tune(["LSTI"], "tiny", "space.yaml", config_dict={**settings, "epochs": 2}, n_trials=1, stream=stream)
+    first, second, last = stream.getvalue().split("\r\033[K")[1:]
+    assert "trial 0  epoch 1  ndcg@10" in first
+    assert "trial 0  epoch 2  ndcg@10" in second
+    assert "[1/1]" in last
+    assert stream.getvalue().count("\n") == 1
 
 
 def test_the_last_trial_is_given_to_one_of_those_who_ask(workplace: Path) -> None:

@@ -56,22 +56,22 @@ def main(known: argparse.Namespace, settings: Mapping[str, Any]) -> int:
 
 def arguments_of(known: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flags and settings as the arguments of `tune`."""
-    return dict(
-        models=[name.strip() for name in known.models.split(",") if name.strip()],
-        dataset=known.dataset,
-        space=known.space,
-        config_file_list=known.config_files.split() if known.config_files else None,
-        config_dict=dict(settings),
-        n_trials=known.trials,
-        minutes=known.minutes,
-        output=known.output,
-        storage=known.storage,
-        study=known.study,
-        resume=known.resume,
-        sampler=known.sampler,
-        prune=not known.no_prune,
-        seed=known.sampler_seed,
-    )
+    return {
+        "models": [name.strip() for name in known.models.split(",") if name.strip()],
+        "dataset": known.dataset,
+        "space": known.space,
+        "config_file_list": known.config_files.split() if known.config_files else None,
+        "config_dict": dict(settings),
+        "n_trials": known.trials,
+        "minutes": known.minutes,
+        "output": known.output,
+        "storage": known.storage,
+        "study": known.study,
+        "resume": known.resume,
+        "sampler": known.sampler,
+        "prune": not known.no_prune,
+        "seed": known.sampler_seed,
+    }
 
 
 def report(found: list[Found]) -> int:

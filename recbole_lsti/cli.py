@@ -1,4 +1,4 @@
-"""The command line: `recbole-lsti train | recommend | convert | check-data | benchmark | compare | doctor`."""
+"""The command line: `recbole-lsti train | tune | recommend | convert | check-data | benchmark | compare | doctor`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from recbole_lsti.benchmark.cli import EXAMPLE as BENCHMARK_EXAMPLE
 from recbole_lsti.benchmark.cli import add_flags as add_benchmark_flags
 from recbole_lsti.benchmark.compare_cli import EXAMPLE as COMPARE_EXAMPLE
 from recbole_lsti.benchmark.compare_cli import add_flags as add_compare_flags
+from recbole_lsti.tune import cli as tune_cli
 
 TRAIN_EXAMPLE = """example:
   %(prog)s --model LSTI --dataset ml-100k --epochs=5 --hidden_size=32
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if known.command == "train":
             return train(known, rest)
+        if known.command == "tune":
+            return tune(known, rest)
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return known.run(known)
@@ -68,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     add_train_flags(
         commands.add_parser("train", help="train and test a model", epilog=TRAIN_EXAMPLE, formatter_class=raw)
+    )
+    tune_cli.add_flags(
+        commands.add_parser("tune", help="search for settings", epilog=tune_cli.EXAMPLE, formatter_class=raw)
     )
     ask = commands.add_parser(
         "recommend",
@@ -168,6 +174,16 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     if result is not None:
         print(format_result(result))
     return 0
+
+
+def tune(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Search for settings by their validation score."""
+    settings = parse_settings(rest)
+    logging.getLogger().addHandler(_warnings_to_screen())
+    from recbole_lsti.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return tune_cli.main(known, settings)
 
 
 def convert(arguments: Sequence[str]) -> int:

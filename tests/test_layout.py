@@ -55,7 +55,7 @@ ALLOWED = {
     ),
 }
 # what reads and checks files starts fast
-LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader")]
+LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader", "synthetic")]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "properties" not in path.parts)
 
 

@@ -240,10 +240,21 @@ def test_a_search_without_a_score_exits_1_and_names_a_reason(
 
 
 def test_hopeless_trials_are_pruned_at_epochs(workplace: Path, settings: dict) -> None:
-    # the learning rate decides: 1e-9 stays where it began, and its first epoch is below the others' median
-    Path("space.yaml").write_text("learning_rate: [1e-2, 1e-9]\nhidden_size: [8]\n")
-    settings = {**settings, "epochs": 4, "stopping_step": 9, "repeat_term": False}
-    (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=14, sampler="random", seed=3)
+    # the learning rate decides: 1e-9 stays where it began, and the others see that item i + 1 follows item i
+    steps = [(user, (user * 7 + step) % 30, step) for user in range(60) for step in range(16)]
+    lines = "".join(f"{user}\t{item}\t{step}\n" for user, item, step in steps)
+    Path("chain").mkdir()
+    Path("chain/chain.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + lines)
+    Path("space.yaml").write_text("learning_rate: [1e-2, 2e-2, 3e-2, 1e-9]\nhidden_size: [8]\n")
+    settings = {
+        **settings,
+        "epochs": 4,
+        "stopping_step": 9,
+        "repeat_term": False,
+        "data_path": ".",
+        "train_batch_tokens": 60,
+    }
+    (found,) = tune(["LSTI"], "chain", "space.yaml", config_dict=settings, n_trials=14, sampler="random", seed=3)
     rows = rows_of(found.folder)
     pruned = [row for row in rows if row["state"] == "pruned"]
     assert found.n_pruned == len(pruned) > 0
@@ -252,7 +263,7 @@ def test_hopeless_trials_are_pruned_at_epochs(workplace: Path, settings: dict) -
     assert [row["epochs"] for row in rows if row["state"] == "complete"] == ["4"] * found.n_complete
     (whole,) = tune(
         ["LSTI"],
-        "tiny",
+        "chain",
         "space.yaml",
         config_dict=settings,
         n_trials=14,

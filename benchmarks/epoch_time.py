@@ -4,7 +4,8 @@
 
 All sides have their default sizes, see the same 97,171 targets an epoch and run in fresh processes, in turn. The rows
 `as RecBole trains it` are started as RecBole's run_recbole starts them; the others as `recbole-lsti train` does, which
-tells glibc to keep freed memory. `prefix` differs from RecBole's own in that setting alone.
+tells glibc to keep freed memory and leaves torch's anomaly detection off, which RecBole turns on for every sequential
+model. `prefix` differs from RecBole's own in these two things alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from machine import describe_machine
 
 
@@ -95,6 +97,8 @@ def time_epochs(side: Side) -> list[float]:
         settings = {"use_gpu": False, "checkpoint_dir": ".", "train_neg_sample_args": None}  # cross-entropy needs none
         config, make_dataset = Config(side.model, "ml-100k", config_dict=settings), create_dataset
         make_trainer = Trainer
+    # RecBole's sine.py turns this on for every model when it is imported, and this package turns it back
+    torch.autograd.set_detect_anomaly(side.train_mode is None)
     init_seed(config["seed"], config["reproducibility"])
     train_data, _, _ = data_preparation(config, make_dataset(config))
     model = config.model_class(config, train_data._dataset).to(config["device"])

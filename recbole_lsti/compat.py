@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 QUICK_START = "recbole.quick_start.quick_start"
+SINE = "recbole.model.sequential_recommender.sine"
 
 # RecBole finds a model by name: recbole.model.sequential_recommender.<lower>. A further model is one more line.
 REGISTERED = {
@@ -152,6 +153,22 @@ def _ddp_on_cpu(trainer: types.ModuleType) -> None:
         self.distributed_model = trainer.DistributedDataParallel(model)
 
     abstract_trainer.__init__ = init
+
+
+@contextlib.contextmanager
+def _anomaly_detection_kept() -> Iterator[None]:
+    """Leave torch's anomaly detection as it was: RecBole's sine.py turns it on, for every model of the process.
+
+    It records a traceback for each operation and looks for NaN in each gradient: a debugging aid that makes every
+    training about 1.6 times slower. RecBole's own check of the loss for NaN stays.
+    """
+    import torch
+
+    before, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before, check_nan)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -337,6 +354,16 @@ def _metrics(register: types.ModuleType) -> None:
         register.metric_types[name] = metric.metric_type
 
 
+def _collector(trainer: types.ModuleType) -> None:
+    """Have RecBole's trainers collect what this plugin's metrics read, too, without tables of users x items.
+
+    RecBole's metrics stay the same; those over all users, which stop in RecBole, work.
+    """
+    from recbole_lsti.evaluation.collector import RankingCollector
+
+    trainer.Collector = RankingCollector  # type: ignore[attr-defined]
+
+
 def _loaders(data_utils: types.ModuleType) -> None:
     """Let RecBole's data_preparation take this plugin's loaders: it asks get_dataloader, whose table is closed."""
     original = data_utils.get_dataloader
@@ -376,10 +403,11 @@ AFTER: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "recbole.model.sequential_recommender.ksr": (_ksr_floats,),
     "recbole.trainer": (_lookups,),
     "recbole.trainer.hyper_tuning": (_hyperopt,),
-    "recbole.trainer.trainer": (_amp, _ddp_on_cpu),
+    "recbole.trainer.trainer": (_amp, _ddp_on_cpu, _collector),
     QUICK_START: (_tune_report, _spawned_processes),
 }
 AROUND: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
+    SINE: _anomaly_detection_kept,
     QUICK_START: _ray_stand_in,
 }
 
@@ -398,6 +426,10 @@ def install() -> None:
             if name in sys.modules:
                 for mend in mends:
                     mend(sys.modules[name])
+    if SINE in sys.modules:  # nobody remembers how it was before
+        import torch
+
+        torch.autograd.set_detect_anomaly(False)
 
 
 class _RecBoleFinder(importlib.abc.MetaPathFinder):

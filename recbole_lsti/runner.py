@@ -9,7 +9,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +67,8 @@ def run(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    tested: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a sequential model, keep its best epoch by validation, test it once.
 
@@ -78,6 +80,9 @@ def run(
         config_file_list (list[str] | None): YAML files of settings.
         config_dict (dict | None): settings that win over the files.
         saved (bool): write a run folder; False writes nothing and keeps the best weights in memory until the test.
+        tested (bool): False leaves the test items unread, as a search for settings must; both results are None then.
+        callback_fn: called as RecBole's `fit` does, with the epoch, from 0, and its validation score; what it raises
+            ends the run.
 
     Returns:
         dict: RecBole's `best_valid_score`, `valid_score_bigger`, `best_valid_result`, `test_result` (metrics 0..1),
@@ -93,7 +98,7 @@ def run(
     run_dir = _make_run_dir(config) if saved and first else None
     try:
         with log_to(run_dir, config["state"]):
-            result = train_and_test(config, run_dir, saved).result
+            result = train_and_test(config, run_dir, saved, tested, callback_fn).result
             if run_dir is not None:
                 (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except BaseException:
@@ -208,13 +213,21 @@ def _config(
     )
 
 
-def train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> Trained:
+def train_and_test(
+    config: LSTIConfig,
+    run_dir: Path | None,
+    saved: bool,
+    tested: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
+) -> Trained:
     """Train under resolved settings, keep the best epoch by validation, test it once.
 
     Args:
         config (LSTIConfig): the settings.
         run_dir (Path | None): an existing folder for the learning curve and, where `saved`, the checkpoint.
         saved (bool): write a checkpoint; else the best weights are kept in memory.
+        tested (bool): False leaves the test part unread.
+        callback_fn: called with the epoch, from 0, and its validation score.
     Returns:
         Trained: the result and the objects behind it.
     Raises:
@@ -229,21 +242,21 @@ def train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> Tra
     trainer = make_trainer(config, network, run_dir)
     started = time.perf_counter()
     best_valid_score, best_valid_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"], callback_fn=callback_fn
     )
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    rankings = trainer.evaluate_rankings(test_data)
-    test_result = trainer.evaluate(test_data, load_best_model=rankings is None) if rankings is None else rankings.raw
+    rankings = trainer.evaluate_rankings(test_data) if tested else None
+    test_result = rankings.raw if rankings else trainer.evaluate(test_data) if tested else None
     test_seconds = time.perf_counter() - started
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "best_valid_score": best_valid_score if math.isfinite(best_valid_score) else None,
         "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
-        "test_result": test_result,
-        "test_result_unseen": rankings and rankings.unseen,
+        "best_valid_result": _finite(best_valid_result),
+        "test_result": _finite(test_result),
+        "test_result_unseen": _finite(rankings and rankings.unseen),
         "run_dir": run_dir and str(run_dir),
         "checkpoint_file": str(trainer.saved_model_file) if run_dir and saved else None,
         "train_seconds": round(train_seconds, 2),
@@ -254,6 +267,13 @@ def train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> Tra
     }
     logger.info(json.dumps(checkpoint.plain(result), indent=2))
     return Trained(checkpoint.plain(result), trainer, network, dataset, loaders, rankings, test_seconds)
+
+
+def _finite(metrics: Mapping[str, float] | None) -> dict[str, float | None] | None:
+    """Metrics with None where one is not defined, as JSON has no NaN."""
+    if metrics is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:

@@ -7,6 +7,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
+from recbole_lsti.evaluation.chunks import CHUNK_SCORES, Scores
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
@@ -234,6 +236,16 @@ class PortableTrainer(Trainer):
         self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
         batches = (self._full_sort_batch_eval(batch) for batch in eval_data)
         return rank(self.config, self.eval_collector, batches, eval_data._dataset.seen)
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        """As RecBole's; where a batch's scores are many and the model can tell them by ranges of items, as Scores."""
+        interaction, history, row, item = batched_data
+        many = len(interaction) * self.tot_item_num > CHUNK_SCORES
+        if not many or history is not None or not hasattr(self.model, "score_range"):
+            return super()._full_sort_batch_eval(batched_data)
+        encoded = self.model.encode(interaction.to(self.device))
+        scores = Scores(partial(self.model.score_range, encoded), len(interaction), self.tot_item_num)
+        return interaction, scores, row, item
 
     def load_best(self, model_file: str | Path | None = None) -> None:
         """Load the best weights: of `model_file`, of memory after `fit(saved=False)`, else of the run's checkpoint."""

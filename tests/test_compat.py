@@ -42,6 +42,24 @@ NEW_RAY = {
 }
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("first", ["import recbole_lsti", "import recbole.model.sequential_recommender as models"])
+def test_anomaly_detection_is_left_as_it_was(wanted: bool, first: str, tmp_path: Path) -> None:
+    # where RecBole came first, what the user wanted is lost, and off is what slows nothing down
+    expected = wanted and "lsti" in first
+    script = f"""
+import numpy, torch
+numpy.float_ = numpy.float64
+torch.autograd.set_detect_anomaly({wanted})
+{first}
+import recbole_lsti
+import recbole.model.sequential_recommender.sine
+assert torch.is_anomaly_enabled() is {expected}
+"""
+    done = run_script(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def write(folder: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

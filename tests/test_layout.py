@@ -36,6 +36,7 @@ ALLOWED = {
         "recbole_lsti.config",
         "recbole_lsti.data.loader",
         "recbole_lsti.data.sampler",
+        "recbole_lsti.evaluation.collector",
         "recbole_lsti.evaluation.metrics",
     ),
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),
@@ -54,7 +55,7 @@ ALLOWED = {
     ),
 }
 # what reads and checks files starts fast
-LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader")]
+LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader", "synthetic")]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "properties" not in path.parts)
 
 

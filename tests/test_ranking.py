@@ -15,8 +15,9 @@ from recbole.evaluator import Collector, Evaluator
 import recbole_lsti
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset, loader
+from recbole_lsti.evaluation.chunks import Pairs
 from recbole_lsti.evaluation.collector import RankingCollector
-from recbole_lsti.evaluation.ranking import mask_seen, rank
+from recbole_lsti.evaluation.ranking import rank
 from recbole_lsti.trainer import LSTITrainer
 
 METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC"]
@@ -136,7 +137,7 @@ def test_stock_recbole_takes_them_too(tmp_path, monkeypatch):
 def test_a_masked_target_is_a_miss_even_where_no_other_item_is_left():
     config = LSTIConfig("LSTI", "ml-100k", config_dict={"metrics": ["Hit"], "topk": [3], "valid_metric": "Hit@3"})
     scores = torch.tensor([[-torch.inf, 5.0, 4.0, 3.0], [-torch.inf, 1.0, 2.0, 3.0]])
-    mask_seen(scores, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]))
+    Pairs(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]), scores.device).mask(0, scores)
     assert scores.tolist() == [[-torch.inf, -torch.inf, -torch.inf, 3.0], [-torch.inf, -torch.inf, 2.0, 3.0]]
     batch = [(scores, torch.arange(2), torch.tensor([2, 2]))]
     assert collected(RankingCollector, config, batch) == {"hit@3": 0.5}

@@ -242,11 +242,13 @@ class BoundedEvalDataLoader(FullSortEvalDataLoader):
     """RecBole's full-ranking loader with as many rows a batch as their scores of all items fit the free memory.
 
     `eval_batch_size` is the most; the metrics do not depend on it. RecBole's 4,096 rows of a million items are 16 GB.
+    A model that scores a range of items at a time (`score_range`) takes all of them at once.
     """
 
     def _init_batch_size_and_step(self) -> None:
-        fitting = rows_that_fit(self._dataset.item_num, self.config["device"])
-        self.step = min(self.config["eval_batch_size"], fitting)
+        self.step = self.config["eval_batch_size"]
+        if not hasattr(self.config.model_class, "score_range"):
+            self.step = min(self.step, rows_that_fit(self._dataset.item_num, self.config["device"]))
         self.set_batch_size(self.step)
 
 

@@ -6,15 +6,16 @@ compared on `unseen`; a target that the user has had before counts as a miss the
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from recbole.evaluator import Evaluator
 from torch import Tensor
+
+from recbole_lsti.evaluation.chunks import Scores
+from recbole_lsti.evaluation.collector import RankingCollector, collect_rankings
 
 
 class UserScores(NamedTuple):
@@ -45,27 +46,25 @@ class Rankings(NamedTuple):
 
 def rank(
     config: Any,
-    collector: Any,
-    batches: Iterable[tuple[Any, Tensor, Tensor, Tensor]],
+    collector: RankingCollector,
+    batches: Iterable[tuple[Any, Tensor | Scores, Tensor, Tensor]],
     seen: Callable[[int, int], tuple[Tensor, Tensor]],
 ) -> Rankings:
     """Collect scored batches and compute RecBole's metrics for both rankings.
 
     Args:
         config: the resolved config; it names metrics and cut-offs.
-        collector: RankingCollector after `data_collect(train_data)`.
-        batches: (interaction, scores (B, N), row of each positive (P,), item of each positive (P,)), in the order of
-            the evaluated rows.
+        collector: what has done `data_collect(train_data)`; it is left as it is.
+        batches: (interaction, scores (B, N) or Scores, row of each positive (P,), item of each positive (P,)), in the
+            order of the evaluated rows; a table of scores is used up.
         seen: for the evaluated rows start..stop, the (row, item) pairs of their whole histories, rows from 0.
     Returns:
         Rankings: plain floats, 0..1.
     """
-    raw, unseen = copy.deepcopy(collector), copy.deepcopy(collector)
+    raw, unseen = collector.twin(), collector.twin()
     users, targets, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for interaction, scores, row, item in batches:
-        raw.eval_batch_collect(scores, interaction, row, item)
-        mask_seen(scores, *seen(start, start + len(scores)))
-        unseen.eval_batch_collect(scores, interaction, row, item)
+        collect_rankings([raw, unseen], scores, interaction, row, item, seen(start, start + len(scores)))
         start += len(scores)
         users.append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
         targets.append(_first_targets(len(scores), row, item))
@@ -104,13 +103,3 @@ def _first_targets(n_rows: int, row: Tensor, item: Tensor) -> np.ndarray:
     targets = np.zeros(n_rows, np.int64)
     targets[rows] = item.cpu().numpy()[first]
     return targets
-
-
-def mask_seen(scores: Tensor, row: Tensor, item: Tensor) -> None:
-    """Take the items of each row's history out of the race, in place; RankingCollector counts such a target a miss.
-
-    Args:
-        scores (Tensor): (B, N).
-        row, item (Tensor): (S,) int64, the items of each row's history.
-    """
-    scores[row.to(scores.device), item.to(scores.device)] = -torch.inf

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_lsti.model.dropout import Dropout
+
 TIME_BUCKETS = 32  # gaps in powers of two, up to 2**30 s = 34 years
 
 
@@ -23,7 +25,7 @@ class LongBranch(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(H) for _ in range(n_layers))
         self.lstms = nn.ModuleList(nn.LSTM(H, H, batch_first=True) for _ in range(n_layers))
         self.feed_forwards = nn.ModuleList(FeedForward(H, inner_size, dropout) for _ in range(n_layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, H); step t reads steps 1..t."""
@@ -73,7 +75,7 @@ class ShortBranch(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(H) for _ in range(n_layers))
         self.feed_forwards = nn.ModuleList(FeedForward(H, inner_size, dropout) for _ in range(n_layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.seconds = None if seconds is None else seconds / n_layers
         self.session_gap = session_gap
         self.needs_time = time_bias or seconds is not None or session_gap is not None
@@ -109,7 +111,7 @@ class WindowAttention(nn.Module):
         self.out = nn.Linear(H, H)
         self.distance_bias = nn.Parameter(torch.zeros(n_heads, window))
         self.time_bias = nn.Parameter(torch.zeros(n_heads, TIME_BUCKETS)) if time_bias else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, time: Tensor | None, seconds: float | None, session: Tensor | None) -> Tensor:
         """(B, L, H) -> (B, L, H); `time` (B, L) seconds, `session` (B, L) numbers, both optional."""
@@ -152,7 +154,7 @@ class FeedForward(nn.Module):
     def __init__(self, H: int, inner_size: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(H), nn.Linear(H, inner_size), nn.GELU(), nn.Linear(inner_size, H), nn.Dropout(dropout)
+            nn.LayerNorm(H), nn.Linear(H, inner_size), nn.GELU(), nn.Linear(inner_size, H), Dropout(dropout)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,21 +1,82 @@
-"""The losses LSTI trains with, each the mean over T targets."""
+"""The losses LSTI trains with, each the mean over T targets. Shapes: T targets, H hidden size, N items."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**26}  # scores at a time: what stays in a core's cache; a quarter GiB
+CHUNK_ROWS = 32  # at least: below that a matrix product reads the items once for too few targets
 
-def cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
-    """Exact softmax cross-entropy over the whole catalogue.
+
+def cross_entropy(
+    user: Tensor, items: Tensor, bias: Tensor, target: Tensor, query: Tensor, item: Tensor, value: Tensor
+) -> Tensor:
+    """Exact softmax cross-entropy over the whole catalogue, in memory that does not grow with T * N.
+
+    The score of item j at target t is user_t . items_j + bias_j, and `value_s` more for each pair (query_s, item_s).
+    The padding item 0 takes no part. The scores are made for a few targets at a time, and their share of the gradients
+    with them, so that they are never kept.
 
     Args:
-        scores (Tensor): (T, M) float, one column an item.
-        target (Tensor): (T,) int64, the column of the item that came next.
+        user (Tensor): (T, H).
+        items (Tensor): (N, H), bias (Tensor): (N,).
+        target (Tensor): (T,) int64, the item that came next, 1..N-1.
+        query, item (Tensor): (S,) int64 pairs, each once, sorted by query; value (Tensor): (S,).
     Returns:
         Tensor: scalar.
+    Source: gradients in the forward pass as in Liger Kernel's fused linear cross-entropy (Hsu et al. 2024, arXiv
+    2410.10989). Differs: cut along the targets alone, sparse additions, plain torch.
     """
-    return F.cross_entropy(scores, target)
+    with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
+        return _CrossEntropy.apply(user, items, bias, target, query, item, value)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, user: Tensor, items: Tensor, bias: Tensor, target: Tensor, query: Tensor, item: Tensor, value: Tensor
+    ) -> Tensor:
+        T, N = len(user), len(items)
+        dtype, user, value = user.dtype, user.to(items.dtype), value.to(items.dtype)
+        rows = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(user.device.type, 2**26) // N)
+        grad_user, grad_items = torch.empty_like(user), torch.zeros_like(items)
+        grad_bias, grad_value = torch.zeros_like(bias), torch.empty_like(value)
+        starts = range(0, T, rows)
+        cuts = torch.searchsorted(query, torch.tensor([*starts, T], device=query.device)).tolist()
+        losses = []
+        for start, first, last in zip(starts, cuts, cuts[1:], strict=False):
+            mine = user[start : start + rows]  # (R, H)
+            scores = torch.addmm(bias, mine, items.T)  # (R, N)
+            flat = scores.view(-1)
+            at = (query[first:last] - start).mul_(N).add_(item[first:last])
+            flat.scatter_add_(0, at, value[first:last])
+            wanted = torch.arange(len(mine), device=user.device).mul_(N).add_(target[start : start + rows])
+            scores[:, 0] = -torch.inf
+            top = scores.amax(1)
+            own = flat.index_select(0, wanted)
+            total = scores.sub_(top[:, None]).exp_().sum(1)
+            losses.append(total.log() + top - own)
+            # from here on the buffer holds the gradient of the scores: (softmax - one-hot) / T
+            scores.mul_((1 / (total * T))[:, None])
+            flat[wanted] -= 1 / T
+            grad_value[first:last] = flat.index_select(0, at)
+            torch.mm(scores, items, out=grad_user[start : start + rows])
+            grad_items.addmm_(scores.T, mine)
+            grad_bias += scores.sum(0)
+        ctx.dtype = dtype
+        ctx.save_for_backward(grad_user, grad_items, grad_bias, grad_value)
+        return torch.cat(losses).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_user, grad_items, grad_bias, grad_value = (kept * grad for kept in ctx.saved_tensors)
+        return grad_user.to(ctx.dtype), grad_items, grad_bias, None, None, None, grad_value.to(ctx.dtype)
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:

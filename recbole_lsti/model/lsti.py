@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
+from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.losses import bpr, cross_entropy
 from recbole_lsti.model.repeat import RepeatTerm
 
@@ -58,6 +59,20 @@ class Scores(NamedTuple):
         return self.long + self.short + self.popularity + self.repeat
 
 
+class Encoded(NamedTuple):
+    """A batch read once, to be scored a range of items at a time.
+
+    Attributes:
+        user: (B, H) user vectors.
+        item, row, repeat: S items of the histories, sorted, their rows, and their repeat terms: three (S,) tensors.
+    """
+
+    user: Tensor
+    item: Tensor
+    row: Tensor
+    repeat: Tensor
+
+
 class LSTI(SequentialRecommender):
     """An LSTM over the whole history and windowed self-attention over its end, fused and scored against all items.
 
@@ -84,7 +99,7 @@ class LSTI(SequentialRecommender):
 
         self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
         self.input_norm = nn.LayerNorm(H)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
         self.short_branch = (
             ShortBranch(
@@ -126,7 +141,8 @@ class LSTI(SequentialRecommender):
             positive = interaction[self.POS_ITEM_ID]
         user = self.forward(item_seq, interaction).at(row, step).user
         if self.loss_type == "CE":
-            return cross_entropy(self._score_all(user, item_seq, row, step)[:, 1:], positive - 1)
+            pairs = self._repeat_pairs(user, item_seq, row, step)
+            return cross_entropy(user, self.item_embedding.weight, self.popularity, positive, *pairs)
         sampled = self.target_field in interaction
         negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
         scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1))
@@ -145,6 +161,23 @@ class LSTI(SequentialRecommender):
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         user = self.forward(item_seq, interaction).at(row, step).user
         return self._score_all(user, item_seq, row, step)
+
+    def encode(self, interaction: Any) -> Encoded:
+        """Read the histories of a batch, for `score_range`."""
+        item_seq = interaction[self.ITEM_SEQ]
+        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
+        user = self.forward(item_seq, interaction).at(row, step).user
+        query, item, value = self._repeat_pairs(user, item_seq, row, step)
+        item, order = item.sort()
+        return Encoded(user, item, query[order], value[order].to(user.dtype))
+
+    def score_range(self, encoded: Encoded, start: int, stop: int) -> Tensor:
+        """Return the scores of the items start..stop for each row, (B, stop - start): columns of full_sort_predict."""
+        items = self.item_embedding.weight[start:stop]
+        scores = torch.addmm(self.popularity[start:stop], encoded.user, items.T)
+        inside = slice(*torch.searchsorted(encoded.item, encoded.item.new_tensor([start, stop])).tolist())
+        where = (encoded.row[inside], encoded.item[inside] - start)
+        return scores.index_put_(where, encoded.repeat[inside], accumulate=True)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 
@@ -188,6 +221,11 @@ class LSTI(SequentialRecommender):
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
         return self.fusion(long, short, events)
+
+    def _repeat_pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.repeat is None:
+            return row[:0], row[:0], user.new_empty(0)
+        return self.repeat.pairs(user, item_seq, row, step)
 
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)

@@ -22,23 +22,36 @@ class RepeatTerm(nn.Module):
         self.state = nn.Linear(H, RECENCY_BUCKETS)
 
     def add_to(self, scores: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
-        """Return (T, N) scores with the term added for the items each query's history holds.
+        """Return (T, N) scores with the term added for the items each query's history holds; arguments as below."""
+        query, item, value = self.pairs(user, item_seq, row, step)
+        return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
+
+    def pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the term where it is not 0: S (query, item) pairs, each once, and the value, three (S,) tensors.
+
+        They are sorted by query. Their number is that of the different items in the histories, whatever N is.
 
         Args:
-            scores (Tensor): (T, N).
             user (Tensor): (T, H) user vectors.
             item_seq (Tensor): (B, L) int64, 0 = padding.
             row (Tensor): (T,) int64, the query's row in item_seq.
             step (Tensor): (T,) int64, the last step the query may see.
         """
+        L = item_seq.shape[1]
         count, following = _occurrences(item_seq)
-        steps = torch.arange(item_seq.shape[1], device=item_seq.device)
+        following = following.masked_fill(item_seq == 0, -1).int()  # half the bytes; padding is never seen
+        steps = torch.arange(L, device=item_seq.device, dtype=torch.int32)
         # an item counts at its last occurrence up to the query's step: later than that comes its next one
-        last = (steps <= step[:, None]) & (following[row] > step[:, None]) & (item_seq[row] != 0)  # (T, L)
+        now = step[:, None].int()
+        last = (following.index_select(0, row) > now) & (steps <= now)  # (T, L)
         query, at = last.nonzero(as_tuple=True)
-        seen = row[query]
-        value = self._value(user, query, step[query] - at, count[seen, at])
-        return scores.index_put((query, item_seq[seen, at]), value.to(scores.dtype), accumulate=True)
+        seen = row.index_select(0, query) * L + at  # index_select: several times faster than [] on the CPU
+        item = item_seq.view(-1).index_select(0, seen)
+        distance = step.index_select(0, query) - at
+        cell = _recency(torch.arange(L, device=item_seq.device)).index_select(0, distance) * FREQUENCY_BUCKETS
+        cell += _frequency(count).view(-1).index_select(0, seen)
+        values = (self.table + self.state(user)[:, :, None]).view(-1)  # (T * cells,)
+        return query, item, values.index_select(0, query * self.table.numel() + cell)
 
     def of(self, items: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""
@@ -53,9 +66,18 @@ class RepeatTerm(nn.Module):
         return torch.zeros_like(items, dtype=user.dtype).index_put((query, chosen), value.to(user.dtype))
 
     def _value(self, user: Tensor, query: Tensor, distance: Tensor, count: Tensor) -> Tensor:
-        recency = torch.log2(distance + 1.0).long().clamp(max=RECENCY_BUCKETS - 1)
-        frequency = torch.log2(count.float()).long().clamp(max=FREQUENCY_BUCKETS - 1)
-        return self.table[recency, frequency] + self.state(user)[query, recency]
+        recency = _recency(distance)
+        return self.table[recency, _frequency(count)] + self.state(user)[query, recency]
+
+
+def _recency(distance: Tensor) -> Tensor:
+    """Bucket of a distance in steps, from 0."""
+    return torch.log2(distance + 1.0).long().clamp(max=RECENCY_BUCKETS - 1)
+
+
+def _frequency(count: Tensor) -> Tensor:
+    """Bucket of a number of occurrences, from 1."""
+    return torch.log2(count.float()).long().clamp(max=FREQUENCY_BUCKETS - 1)
 
 
 def _occurrences(item_seq: Tensor) -> tuple[Tensor, Tensor]:

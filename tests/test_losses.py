@@ -1,0 +1,101 @@
+"""The losses and the dropout that LSTI trains with, against their plain forms."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recbole_lsti.model import losses
+from recbole_lsti.model.dropout import Dropout
+
+
+def problem(T=57, N=23, H=5, S=40, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(3)
+    pairs = torch.randperm(T * (N - 1), generator=generator)[:S].sort().values
+    tensors = {
+        "user": torch.randn(T, H, generator=generator, dtype=dtype),
+        "items": torch.randn(N, H, generator=generator, dtype=dtype),
+        "bias": torch.randn(N, generator=generator, dtype=dtype),
+        "value": torch.randn(S, generator=generator, dtype=dtype),
+    }
+    target = torch.randint(1, N, (T,), generator=generator)
+    return {k: v.requires_grad_() for k, v in tensors.items()}, target, pairs // (N - 1), pairs % (N - 1) + 1
+
+
+def plain(user, items, bias, value, target, query, item):
+    scores = (user @ items.T + bias).index_put((query, item), value, accumulate=True)
+    return F.cross_entropy(scores[:, 1:], target - 1)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 57, 1000])
+def test_cross_entropy_and_its_gradients_equal_the_plain_form(rows, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", {"cpu": 1})
+    tensors, target, query, item = problem()
+    expected = plain(**tensors, target=target, query=query, item=item)
+    wanted = torch.autograd.grad(expected, list(tensors.values()), grad_outputs=torch.tensor(2.5))
+    loss = losses.cross_entropy(
+        *(tensors[name] for name in ("user", "items", "bias")), target, query, item, tensors["value"]
+    )
+    found = torch.autograd.grad(loss, list(tensors.values()), grad_outputs=torch.tensor(2.5))
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    for name, one, other in zip(tensors, found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_cross_entropy_bears_scores_that_overflow_an_exponential():
+    tensors, target, query, item = problem()
+    with torch.no_grad():
+        tensors["bias"][3] = 300.0
+    loss = losses.cross_entropy(
+        *(tensors[name] for name in ("user", "items", "bias")), target, query, item, tensors["value"]
+    )
+    torch.testing.assert_close(loss, plain(**tensors, target=target, query=query, item=item))
+    assert torch.isfinite(torch.autograd.grad(loss, tensors["user"])[0]).all()
+
+
+PEAK = """
+import resource, torch
+from recbole_lsti.model.losses import cross_entropy
+torch.set_num_threads(1)
+T, N, H = {T}, 100_000, 8
+user, items = torch.randn(T, H, requires_grad=True), torch.randn(N, H, requires_grad=True)
+bias, none = torch.zeros(N, requires_grad=True), torch.zeros(0, dtype=torch.int64)
+target = torch.randint(1, N, (T,))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cross_entropy(user, items, bias, target, none, none, torch.zeros(0)).backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_targets():
+    # the scores of 2,048 targets and 100,000 items are 781 MiB
+    def peak(T):
+        done = subprocess.run([sys.executable, "-c", PEAK.format(T=T)], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    assert peak(2048) < peak(64) + 32 < 200
+
+
+def test_dropout_keeps_the_share_and_the_mean_and_gives_the_gradient_its_mask():
+    torch.manual_seed(0)
+    dropout = Dropout(0.3)
+    x = torch.ones(1001, 997, requires_grad=True)  # no multiple of eight
+    y = dropout(x)
+    kept = y != 0
+    assert abs(kept.float().mean() - 0.7) < 1 / 256
+    columns = kept.float().mean(0)  # each byte of the random words alike
+    assert abs(columns - columns.mean()).max() < 0.08
+    assert abs(y.mean() - 1) < 0.005
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())
+    assert not torch.equal(dropout(x) != 0, kept)
+
+
+def test_dropout_at_its_ends():
+    x = torch.randn(5, 3)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert torch.equal(Dropout(0.9).eval()(x), x)
+    assert not Dropout(1.0)(x).any()

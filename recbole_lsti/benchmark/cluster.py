@@ -61,7 +61,7 @@ def run_on_cluster(
             for cell in cells
         }
         lost = []
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             cell = futures[future]
             if future.status == "finished":
                 line, files = future.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +163,16 @@ class Plan:
         return Cell(variant.name, variant.model, dataset, split, FIRST_SEED, settings, needed.reason)
 
     def _check_settings(self) -> None:
-        known = set().union(*(_known(variant.model) for variant in self.variants))
+        known: set[str] = set().union(*(_known(variant.model) for variant in self.variants))
+        if not known.issuperset(self.settings):  # a key of a model that is not in the plan is no misspelling
+            known |= set().union(*map(_known, sequential_models()))
         check_keys(self.settings, known)
 
 
-def _known(model: str) -> set[str]:
+@cache
+def _known(model: str) -> frozenset[str]:
     config = LSTIConfig(model, "ml-100k")
-    return set(config.internal_config_dict) | known_keys(config.model_class)
+    return frozenset(config.internal_config_dict) | known_keys(config.model_class)
 
 
 def read_plan(path: Path | str, changes: Mapping[str, Any] | None = None) -> Plan:

@@ -46,7 +46,9 @@ def run_process(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_whole(folder / "cell.json", to_json({"head": head, "settings": settings}, indent=2) + "\n")
-    environment = dict(os.environ)
+    # the cell runs the code that asks for it, wherever that lies
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     if threads is not None:
         environment.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
     command = [sys.executable, "-m", "recbole_lsti.benchmark.cell", str(folder), "--until-stdin-closes", *flags]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
+from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.losses import bpr, cross_entropy
 from recbole_lsti.model.repeat import RepeatTerm
 
@@ -64,7 +65,7 @@ class LSTI(SequentialRecommender):
 
     Args:
         config: RecBole's Config or LSTIConfig; properties/model/LSTI.yaml lists every key with its reason.
-        dataset: any RecBole Dataset; its item count sizes the embedding.
+        dataset: any RecBole Dataset; its item count sizes the embedding. Attributes of items want an LSTIDataset.
 
     Trained from every position of a sequence (`train_mode: sequence`, the batch holds `target_item_id_list`) or from
     one target a row (`prefix`, as RecBole trains). The outputs at a step depend on that step and earlier ones alone.
@@ -84,6 +85,8 @@ class LSTI(SequentialRecommender):
         self.time_field = f"exact_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
 
         self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
+        self.attributes = ItemAttributes.of(config, dataset, H)
+        self.event_inputs = EventInputs.of(config, dataset, H)
         self.input_norm = nn.LayerNorm(H)
         self.dropout = Dropout(dropout)
         self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
@@ -125,28 +128,31 @@ class LSTI(SequentialRecommender):
         else:
             row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
             positive = interaction[self.POS_ITEM_ID]
-        user = self.forward(item_seq, interaction).at(row, step).user
+        items = self.items()
+        user = self.forward(item_seq, interaction, items).at(row, step).user
         if self.loss_type == "CE":
             pairs = self._repeat_pairs(user, item_seq, row, step)
-            return cross_entropy(user, self.item_embedding.weight, self.popularity, positive, *pairs)
+            return cross_entropy(user, items.vectors, items.bias, positive, *pairs)
         sampled = self.target_field in interaction
         negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1))
+        scores = self._score_items(user, item_seq, row, step, items, torch.stack([positive, negative], dim=1))
         return bpr(scores[:, 0], scores[:, 1])
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
-        return self._score_items(user, item_seq, row, step, interaction[self.ITEM_ID][:, None]).squeeze(1)
+        items = self.items()
+        user = self.forward(item_seq, interaction, items).at(row, step).user
+        return self._score_items(user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the score of every item for each row, (B, N)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
-        return self._score_all(user, item_seq, row, step)
+        items = self.items()
+        user = self.forward(item_seq, interaction, items).at(row, step).user
+        return self._score_all(user, item_seq, row, step, items)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 
@@ -157,32 +163,50 @@ class LSTI(SequentialRecommender):
         """
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        interests = self.forward(item_seq, interaction).at(row, step)
-        items = self.item_embedding.weight  # (N, H)
-        zeros = items.new_zeros(len(row), self.n_items)
+        items = self.items()
+        interests = self.forward(item_seq, interaction, items).at(row, step)
+        zeros = items.vectors.new_zeros(len(row), self.n_items)
         repeat = zeros
         if self.repeat is not None:
             repeat = self.repeat.add_to(zeros, interests.user, item_seq, row, step)
         return (
             Scores(
-                zeros if interests.long is None else interests.long @ items.T,
-                zeros if interests.short is None else interests.short @ items.T,
-                self.popularity.expand_as(zeros),
+                zeros if interests.long is None else interests.long @ items.vectors.T,
+                zeros if interests.short is None else interests.short @ items.vectors.T,
+                items.bias.expand_as(zeros),
                 repeat,
             ),
             interests,
         )
 
-    def forward(self, item_seq: Tensor, interaction: Any) -> Interests:
+    @property
+    def needs_time(self) -> bool:
+        """Whether exact times are read."""
+        parts = (self.short_branch, self.event_inputs)
+        return any(part is not None and part.needs_time for part in parts)
+
+    def items(self) -> Items:
+        """Return what every item is scored by; in training with `id_dropout`, each call draws anew."""
+        if self.attributes is None:
+            return Items(self.item_embedding.weight, self.popularity)
+        return self.attributes(self.item_embedding.weight, self.popularity)
+
+    def forward(self, item_seq: Tensor, interaction: Any, items: Items | None = None) -> Interests:
         """Return the interests at every step of right-padded sequences.
 
         Args:
             item_seq (Tensor): (B, L) int64, 0 = padding.
-            interaction: the batch; its exact times, (B, L) float64 seconds, are read where the short part needs them.
+            interaction: the batch; fields of its events, and their exact times, (B, L) float64 seconds, are read
+                where they are an input or the short part needs them.
+            items (Items | None): the items, where they are scored, too; None: as `items` returns them.
         Returns:
             Interests: parts of shape (B, L, H); what stands at padded steps means nothing.
         """
-        events = self.dropout(self.input_norm(self.item_embedding(item_seq)))  # (B, L, H)
+        vectors = (items or self.items()).vectors
+        events = F.embedding(item_seq, vectors, padding_idx=0)  # (B, L, H)
+        if self.event_inputs is not None:
+            events = self.event_inputs(events, interaction)
+        events = self.dropout(self.input_norm(events))
         long = short = None
         if self.long_branch is not None:
             long = _delay(self.long_branch(events), self.long_lag)
@@ -196,13 +220,15 @@ class LSTI(SequentialRecommender):
             return row[:0], row[:0], user.new_empty(0)
         return self.repeat.pairs(user, item_seq, row, step)
 
-    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
-        scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)
+    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
+        scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
-    def _score_items(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Tensor) -> Tensor:
-        scores = (self.item_embedding(items) @ user[:, :, None]).squeeze(2) + self.popularity[items]  # (T, K)
-        return scores if self.repeat is None else scores + self.repeat.of(items, user, item_seq, row, step)
+    def _score_items(
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items, chosen: Tensor
+    ) -> Tensor:
+        scores = (F.embedding(chosen, items.vectors) @ user[:, :, None]).squeeze(2) + items.bias[chosen]  # (T, K)
+        return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step)
 
 
 class Fusion(nn.Module):

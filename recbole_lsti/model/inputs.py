@@ -255,8 +255,7 @@ def _preloaded(config: Any, dataset: Any) -> list[Tensor]:
     for field in config["preload_weight"] or {}:
         if field not in dataset.alias["item_id"]:
             raise ValueError(
-                f"preload_weight ({field}) must be keyed by another name of {dataset.iid_field}: "
-                f"alias_of_item_id: [{field}]"
+                f"preload_weight ({field}) must be keyed by another name of the item id: alias_of_item_id: [{field}]"
             )
         matrix = torch.as_tensor(dataset.get_preload_weight(field))
         matrices.append(matrix.reshape(len(matrix), -1))

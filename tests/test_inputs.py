@@ -127,7 +127,7 @@ def changed(batch, fields: list[str], at) -> object:
 def test_in_sequences_a_step_reads_its_own_event_and_earlier_ones(shop, times):
     model, loaders = built(shop | ALL | times)
     batch = next(iter(loaders[0]))
-    fields = [f"{field}_list" for field in ("exact_timestamp", *STEP_FIELDS)]
+    fields = [f"{field}_list" for field in ("gap_timestamp", *STEP_FIELDS)]
     before = model.forward(batch["item_id_list"], batch).user
     length = int(batch["item_length"].min())
     assert length >= 2
@@ -145,7 +145,7 @@ def test_in_sequences_a_step_reads_its_own_event_and_earlier_ones(shop, times):
 def test_in_prefixes_the_fields_of_the_target_change_no_loss(shop, times):
     model, loaders = built(shop | ALL | times | {"train_mode": "prefix"})
     batch = next(iter(loaders[0]))
-    own = ["timestamp", "exact_timestamp", *STEP_FIELDS]
+    own = ["timestamp", "gap_timestamp", *STEP_FIELDS]
     loss = model.calculate_loss(batch)
     assert model.calculate_loss(changed(batch, own, slice(None))) == loss
     listed = [f"{field}_list" for field in own if field != "timestamp"]
@@ -207,9 +207,27 @@ def test_nothing_is_added_where_nothing_is_named(shop):
 
 
 def test_gaps_fall_into_buckets_of_powers_of_two():
-    time = torch.tensor([[0, 0, 1, 3, 10, 10 + 2**20 - 1]], dtype=torch.float64) + 1.5e9
-    assert _gap_bucket(time).tolist() == [[0, 1, 2, 2, 4, 21]]
-    assert int(_gap_bucket(torch.tensor([[0.0, 1e15]], dtype=torch.float64)).max()) == 32
+    gaps = torch.tensor([-1, 0, 1, 2, 3, 7, 2**20 - 1, 1e15])
+    assert _gap_bucket(gaps).tolist() == [0, 1, 2, 2, 3, 4, 21, 32]
+
+
+@pytest.mark.parametrize("mode", [{}, {"train_mode": "prefix"}, {"MAX_ITEM_LIST_LENGTH": 3, "min_context": 1}])
+def test_a_gap_is_that_to_the_event_before_wherever_a_window_begins(shop, mode):
+    _, loaders = built(shop | {"time_gaps": True, "time_bias": True} | mode)
+    times: dict[str, list[int]] = {}
+    for row in event_rows():
+        times.setdefault(row[0], []).append(row[2])
+    seen = 0
+    for batch in (*loaders[0], *(each[0] for each in loaders[2])):
+        for row, length in enumerate(batch["item_length"].tolist()):
+            mine = times[loaders[0]._dataset.id2token("user_id", int(batch["user_id"][row]))]
+            for time, gap in zip(
+                batch["exact_timestamp_list"][row, :length], batch["gap_timestamp_list"][row], strict=False
+            ):
+                at = mine.index(int(time))
+                assert gap == (mine[at] - mine[at - 1] if at else -1)
+                seen += 1
+    assert seen > 100
 
 
 @torch.no_grad()

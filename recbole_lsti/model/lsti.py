@@ -18,6 +18,7 @@ from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.losses import bpr, cross_entropy
 from recbole_lsti.model.repeat import RepeatTerm
+from recbole_lsti.model.state import State, first_state, next_state
 
 
 class Interests(NamedTuple):
@@ -172,6 +173,35 @@ class LSTI(SequentialRecommender):
             ),
             interests,
         )
+
+    # ---- one event at a time -----------------------------------------------------------------------------------
+
+    def init_state(self, batch_size: int = 1) -> State:
+        """Return the state of users without events, for `step`."""
+        return first_state(self, batch_size)
+
+    @torch.no_grad()
+    def step(self, state: State, item: Tensor, time: Tensor | None = None) -> State:
+        """Read one more event of each user, at a cost that does not depend on the events before it.
+
+        `state.user` of what is returned is the user vector that `forward` gives for the whole history, in evaluation
+        mode.
+
+        Args:
+            state (State): of B users. It is used up: its tables are written to. `clone` keeps a copy.
+            item (Tensor): (B,) int64, 1..N-1.
+            time (Tensor | None): (B,) seconds, where short_seconds, session_gap or time_bias is set.
+        Raises:
+            ValueError: if the model needs times and there are none.
+        """
+        event = self.dropout(self.input_norm(self.item_embedding(item)))  # (B, H)
+        return next_state(self, state, item, event, time)
+
+    @torch.no_grad()
+    def score(self, state: State) -> Tensor:
+        """Return the score of every item, (B, N), as `full_sort_predict` does for the whole history."""
+        scores = torch.addmm(self.popularity, state.user, self.item_embedding.weight.T)
+        return scores if self.repeat is None else self.repeat.add_seen(scores, state.user, *state.seen())
 
     def forward(self, item_seq: Tensor, interaction: Any) -> Interests:
         """Return the interests at every step of right-padded sequences.

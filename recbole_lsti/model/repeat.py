@@ -65,6 +65,13 @@ class RepeatTerm(nn.Module):
         value = self._value(user, query, step[query] - at[query, chosen], count[query, chosen])
         return torch.zeros_like(items, dtype=user.dtype).index_put((query, chosen), value.to(user.dtype))
 
+    def add_seen(
+        self, scores: Tensor, user: Tensor, query: Tensor, item: Tensor, distance: Tensor, count: Tensor
+    ) -> Tensor:
+        """Return (T, N) scores with the term added for S pairs of query and item, at a distance, with a count, (S,)."""
+        value = self._value(user, query, distance, count)
+        return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
+
     def _value(self, user: Tensor, query: Tensor, distance: Tensor, count: Tensor) -> Tensor:
         recency = _recency(distance)
         return self.table[recency, _frequency(count)] + self.state(user)[query, recency]

@@ -131,7 +131,8 @@ def _ranked(
     loaded: Loaded, name: Hashable, ids: np.ndarray, time: np.ndarray | None, k: int
 ) -> tuple[pd.DataFrame, float | None]:
     config, model, dataset = loaded.config, loaded.model, loaded.dataset
-    ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
+    if not config["carry_state"]:
+        ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
     if time is None and model.short_branch is not None and model.short_branch.needs_time:
         raise ValueError(f"history {name} must come with times: short_seconds, session_gap or time_bias is set")
     batch = {model.ITEM_SEQ: torch.from_numpy(ids)[None], model.ITEM_SEQ_LEN: torch.tensor([len(ids)])}

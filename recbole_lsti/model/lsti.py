@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.losses import bpr, cross_entropy
-from recbole_lsti.model.repeat import RepeatTerm
-from recbole_lsti.model.state import State, first_state, next_state
+from recbole_lsti.model.repeat import Earlier, RepeatTerm
+from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
 
 class Interests(NamedTuple):
@@ -72,6 +72,7 @@ class LSTI(SequentialRecommender):
     """
 
     trains_on_sequences = True  # calculate_loss takes a target behind every step
+    carried: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -108,6 +109,11 @@ class LSTI(SequentialRecommender):
         self.fusion = Fusion(self.fusion_type, H)
         self.popularity = nn.Parameter(_log_frequency(dataset.inter_feat[self.ITEM_ID], self.n_items))
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
+        self.carries = bool(config["carry_state"])
+        self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
+        self.leave = self.piece - config["short_window"]  # windows overlap by one step more: data.loader cuts them so
+        # with carry_state: what the long branch has left for the next window, by number; 0 is for what nobody needs
+        self.register_buffer("carried", torch.zeros(1, n_layers, 2, H), persistent=False)
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
     # ---- what RecBole calls ------------------------------------------------------------------------------------
@@ -127,26 +133,27 @@ class LSTI(SequentialRecommender):
             row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
             positive = interaction[self.POS_ITEM_ID]
         user = self.forward(item_seq, interaction).at(row, step).user
+        earlier = _earlier(interaction)
         if self.loss_type == "CE":
-            pairs = self._repeat_pairs(user, item_seq, row, step)
+            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
             return cross_entropy(user, self.item_embedding.weight, self.popularity, positive, *pairs)
         sampled = self.target_field in interaction
         negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1))
+        scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1), earlier)
         return bpr(scores[:, 0], scores[:, 1])
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
+        user = self._at_the_end(item_seq, interaction, row, step).user
         return self._score_items(user, item_seq, row, step, interaction[self.ITEM_ID][:, None]).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the score of every item for each row, (B, N)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
+        user = self._at_the_end(item_seq, interaction, row, step).user
         return self._score_all(user, item_seq, row, step)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
@@ -158,7 +165,7 @@ class LSTI(SequentialRecommender):
         """
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        interests = self.forward(item_seq, interaction).at(row, step)
+        interests = self._at_the_end(item_seq, interaction, row, step)
         items = self.item_embedding.weight  # (N, H)
         zeros = items.new_zeros(len(row), self.n_items)
         repeat = zeros
@@ -194,8 +201,7 @@ class LSTI(SequentialRecommender):
         Raises:
             ValueError: if the model needs times and there are none.
         """
-        event = self.dropout(self.input_norm(self.item_embedding(item)))  # (B, H)
-        return next_state(self, state, item, event, time)
+        return next_state(self, state, item, self.embed(item), time)
 
     @torch.no_grad()
     def score(self, state: State) -> Tensor:
@@ -212,27 +218,59 @@ class LSTI(SequentialRecommender):
         Returns:
             Interests: parts of shape (B, L, H); what stands at padded steps means nothing.
         """
-        events = self.dropout(self.input_norm(self.item_embedding(item_seq)))  # (B, L, H)
+        events = self.embed(item_seq)  # (B, L, H)
         long = short = None
         if self.long_branch is not None:
-            long = _delay(self.long_branch(events), self.long_lag)
+            long = _delay(self._read_long(self.long_branch, events, interaction), self.long_lag)
         if self.short_branch is not None:
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
         return self.fusion(long, short, events)
 
-    def _repeat_pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(self, item_seq: Tensor) -> Tensor:
+        """Return what both branches read, (..., H), of (...) items."""
+        return self.dropout(self.input_norm(self.item_embedding(item_seq)))
+
+    def _read_long(self, branch: LongBranch, events: Tensor, interaction: Any) -> Tensor:
+        """The long branch at each step; windows of a longer history go on where the one before has ended."""
+        if "state_from" not in interaction:
+            return branch(events)
+        source, target = interaction["state_from"], interaction["state_to"]
+        missing = int(torch.maximum(source.max(), target.max())) + 1 - len(self.carried)
+        if missing > 0:
+            self.carried = torch.cat([self.carried, self.carried.new_zeros(missing, *self.carried.shape[1:])])
+        outputs, left = branch.carry(events, self.carried[source], source > 0, self.leave)
+        self.carried[target] = left.to(self.carried.dtype)
+        return outputs
+
+    def _at_the_end(self, item_seq: Tensor, interaction: Any, row: Tensor, step: Tensor) -> Interests:
+        """The interests at the last step of each row, every part (B, H)."""
+        if self.carries and item_seq.shape[1] > self.piece:
+            return read_in_pieces(self, item_seq, interaction, step)
+        return self.forward(item_seq, interaction).at(row, step)
+
+    def _repeat_pairs(
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if self.repeat is None:
             return row[:0], row[:0], user.new_empty(0)
-        return self.repeat.pairs(user, item_seq, row, step)
+        return self.repeat.pairs(user, item_seq, row, step, earlier)
 
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
-    def _score_items(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Tensor) -> Tensor:
+    def _score_items(
+        self,
+        user: Tensor,
+        item_seq: Tensor,
+        row: Tensor,
+        step: Tensor,
+        items: Tensor,
+        earlier: Earlier | None = None,
+    ) -> Tensor:
         scores = (self.item_embedding(items) @ user[:, :, None]).squeeze(2) + self.popularity[items]  # (T, K)
-        return scores if self.repeat is None else scores + self.repeat.of(items, user, item_seq, row, step)
+        return scores if self.repeat is None else scores + self.repeat.of(items, user, item_seq, row, step, earlier)
 
 
 class Fusion(nn.Module):
@@ -270,6 +308,13 @@ class Fusion(nn.Module):
 def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
     """Row and step of the last real item of each row: two (B,) int64 tensors."""
     return torch.arange(len(item_seq_len), device=item_seq_len.device), item_seq_len - 1
+
+
+def _earlier(interaction: Any) -> Earlier | None:
+    """What came before the windows of a batch, None where they begin at the first event."""
+    if "earlier_item" not in interaction:
+        return None
+    return Earlier(*(interaction[f"earlier_{field}"] for field in Earlier._fields))
 
 
 def _delay(x: Tensor, lag: int) -> Tensor:

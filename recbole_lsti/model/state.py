@@ -124,6 +124,49 @@ def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tens
     return state.note(item)._replace(user=user, n_events=state.n_events + 1)
 
 
+def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, last: Tensor) -> Any:
+    """The interests of an LSTI at the last step of whole histories, in memory for `model.piece` steps at a time.
+
+    Args:
+        model: the LSTI.
+        item_seq (Tensor): (B, L) int64, right-padded.
+        interaction: exact times, (B, L), where the short part needs them.
+        last (Tensor): (B,) int64, each row's last step.
+    Returns:
+        Interests: every part (B, H).
+    """
+    long = short = None
+    if model.long_branch is not None:
+        long = _long_at(model, item_seq, last)[:, None]
+    # the short branch sees no more than its window
+    width = min(item_seq.shape[1], 1 if model.short_branch is None else model.short_branch.window)
+    begin = (last + 1 - width).clamp(min=0)
+    steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
+    events = model.embed(item_seq.gather(1, steps))
+    row, end = torch.arange(len(last), device=last.device), last - begin
+    if model.short_branch is not None:
+        time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
+        short = model.short_branch(events, time)[row, end][:, None]
+    return model.fusion(long, short, events[row, end][:, None]).at(row, torch.zeros_like(row))
+
+
+def _long_at(model: Any, item_seq: Tensor, last: Tensor) -> Tensor:
+    """(B, H), the long branch's output that enters the score at each row's last step."""
+    weight = model.item_embedding.weight
+    n_layers, H = len(model.long_branch.lstms), weight.shape[1]
+    found = weight.new_zeros(len(last), H)  # before the first step stand zeros
+    state = weight.new_zeros(len(last), n_layers, 2, H)
+    wanted = last - model.long_lag
+    for start in range(0, item_seq.shape[1], model.piece):
+        row = (last >= start).nonzero().squeeze(1)
+        y, end = model.long_branch.resume(model.embed(item_seq[row, start : start + model.piece]), state[row])
+        state = state.index_put((row,), end)
+        at = wanted[row] - start
+        here = (at >= 0) & (at < y.shape[1])
+        found = found.index_put((row[here],), y[here, at[here]])
+    return found
+
+
 def _cells(n_items: Tensor) -> int:
     """Width of tables of so many items, (B,), and one more each: at most half of the cells are taken."""
     return max(FEWEST_CELLS, 1 << (2 * int(n_items.max()) + 1).bit_length())

@@ -131,7 +131,8 @@ def _ranked(
     loaded: Loaded, name: Hashable, ids: np.ndarray, events: slice | None, k: int
 ) -> tuple[pd.DataFrame, float | None]:
     config, model, dataset = loaded.config, loaded.model, loaded.dataset
-    ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
+    if not config["carry_state"]:
+        ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
     batch = {model.ITEM_SEQ: torch.from_numpy(ids)[None], model.ITEM_SEQ_LEN: torch.tensor([len(ids)])}
     batch.update(_inputs(loaded, name, events, len(ids)))
     scores, interests = model.score_parts(Interaction(batch).to(config["device"]))

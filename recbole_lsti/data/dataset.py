@@ -89,7 +89,9 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
         self._tell_rows(events, len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
-        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
+        # a model that carries its state reads whole histories, MAX_ITEM_LIST_LENGTH events at a time
+        longest = len(events.first) if self.config["carry_state"] else self.max_item_list_len
+        self.inter_feat = HistoryRows(events, targets, longest, width)
 
     def _tell_rows(self, events: Events, n_rows: int) -> None:
         n_events = len(events.first)

@@ -7,6 +7,7 @@ The mathematics and its sources are in docs/model.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.losses import bpr, cross_entropy
-from recbole_lsti.model.repeat import RepeatTerm
+from recbole_lsti.model.repeat import Earlier, RepeatTerm
+from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
 
 class Interests(NamedTuple):
@@ -72,6 +74,7 @@ class LSTI(SequentialRecommender):
     """
 
     trains_on_sequences = True  # calculate_loss takes a target behind every step
+    carried: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -110,6 +113,11 @@ class LSTI(SequentialRecommender):
         self.fusion = Fusion(self.fusion_type, H)
         self.popularity = nn.Parameter(_log_frequency(dataset.inter_feat[self.ITEM_ID], self.n_items))
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
+        self.carries = bool(config["carry_state"])
+        self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
+        self.leave = self.piece - config["short_window"]  # windows overlap by one step more: data.loader cuts them so
+        # with carry_state: what the long branch has left for the next window, by number; 0 is for what nobody needs
+        self.register_buffer("carried", torch.zeros(1, n_layers, 2, H), persistent=False)
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
     # ---- what RecBole calls ------------------------------------------------------------------------------------
@@ -130,12 +138,14 @@ class LSTI(SequentialRecommender):
             positive = interaction[self.POS_ITEM_ID]
         items = self.items()
         user = self.forward(item_seq, interaction, items).at(row, step).user
+        earlier = _earlier(interaction)
         if self.loss_type == "CE":
-            pairs = self._repeat_pairs(user, item_seq, row, step)
+            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
             return cross_entropy(user, items.vectors, items.bias, positive, *pairs)
         sampled = self.target_field in interaction
         negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        scores = self._score_items(user, item_seq, row, step, items, torch.stack([positive, negative], dim=1))
+        chosen = torch.stack([positive, negative], dim=1)
+        scores = self._score_items(user, item_seq, row, step, items, chosen, earlier)
         return bpr(scores[:, 0], scores[:, 1])
 
     def predict(self, interaction: Any) -> Tensor:
@@ -143,7 +153,7 @@ class LSTI(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self.forward(item_seq, interaction, items).at(row, step).user
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
         return self._score_items(user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
@@ -151,7 +161,7 @@ class LSTI(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self.forward(item_seq, interaction, items).at(row, step).user
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
         return self._score_all(user, item_seq, row, step, items)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
@@ -164,7 +174,7 @@ class LSTI(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        interests = self.forward(item_seq, interaction, items).at(row, step)
+        interests = self._at_the_end(item_seq, interaction, items, row, step)
         zeros = items.vectors.new_zeros(len(row), self.n_items)
         repeat = zeros
         if self.repeat is not None:
@@ -191,6 +201,44 @@ class LSTI(SequentialRecommender):
             return Items(self.item_embedding.weight, self.popularity)
         return self.attributes(self.item_embedding.weight, self.popularity)
 
+    # ---- one event at a time -----------------------------------------------------------------------------------
+
+    def init_state(self, batch_size: int = 1) -> State:
+        """Return the state of users without events, for `step`."""
+        return first_state(self, batch_size)
+
+    @torch.no_grad()
+    def step(
+        self, state: State, item: Tensor, time: Tensor | None = None, fields: Mapping[str, Tensor] | None = None
+    ) -> State:
+        """Read one more event of each user, at a cost that does not depend on the events before it.
+
+        `state.user` of what is returned is the user vector that `forward` gives for the whole history, in evaluation
+        mode.
+
+        Args:
+            state (State): of B users. It is used up: its tables are written to. `clone` keeps a copy.
+            item (Tensor): (B,) int64, 1..N-1.
+            time (Tensor | None): (B,) seconds, where short_seconds, session_gap, time_bias or time_gaps is set.
+            fields (Mapping | None): the event's own `input_fields`, (B,) or (B, S); those left out are unknown.
+        Raises:
+            ValueError: if the model needs times and there are none; a field that is no input of events.
+        """
+        if self.needs_time and time is None:
+            raise ValueError("time (None) must be given: short_seconds, session_gap, time_bias or time_gaps is set")
+        known: dict[str, Tensor] = {}
+        if self.event_inputs is not None:
+            gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None
+            known = self.event_inputs.of_event(gap, state.n_events, fields or {})
+        return next_state(self, state, item, self.embed(item, known, self.items()), time)
+
+    @torch.no_grad()
+    def score(self, state: State) -> Tensor:
+        """Return the score of every item, (B, N), as `full_sort_predict` does for the whole history."""
+        items = self.items()
+        scores = torch.addmm(items.bias, state.user, items.vectors.T)
+        return scores if self.repeat is None else self.repeat.add_seen(scores, state.user, *state.seen())
+
     def forward(self, item_seq: Tensor, interaction: Any, items: Items | None = None) -> Interests:
         """Return the interests at every step of right-padded sequences.
 
@@ -202,33 +250,63 @@ class LSTI(SequentialRecommender):
         Returns:
             Interests: parts of shape (B, L, H); what stands at padded steps means nothing.
         """
-        vectors = (items or self.items()).vectors
-        events = F.embedding(item_seq, vectors, padding_idx=0)  # (B, L, H)
-        if self.event_inputs is not None:
-            events = self.event_inputs(events, interaction)
-        events = self.dropout(self.input_norm(events))
+        events = self.embed(item_seq, interaction, items or self.items())  # (B, L, H)
         long = short = None
         if self.long_branch is not None:
-            long = _delay(self.long_branch(events), self.long_lag)
+            long = _delay(self._read_long(self.long_branch, events, interaction), self.long_lag)
         if self.short_branch is not None:
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
         return self.fusion(long, short, events)
 
-    def _repeat_pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(self, item_seq: Tensor, interaction: Any, items: Items, where: Any = ...) -> Tensor:
+        """Return what both branches read of the events at `where`, (..., H): items and fields of a batch."""
+        x = F.embedding(item_seq[where], items.vectors, padding_idx=0)
+        if self.event_inputs is not None:
+            x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
+        return self.dropout(self.input_norm(x))
+
+    def _read_long(self, branch: LongBranch, events: Tensor, interaction: Any) -> Tensor:
+        """The long branch at each step; windows of a longer history go on where the one before has ended."""
+        if "state_from" not in interaction:
+            return branch(events)
+        source, target = interaction["state_from"], interaction["state_to"]
+        missing = int(torch.maximum(source.max(), target.max())) + 1 - len(self.carried)
+        if missing > 0:
+            self.carried = torch.cat([self.carried, self.carried.new_zeros(missing, *self.carried.shape[1:])])
+        outputs, left = branch.carry(events, self.carried[source], source > 0, self.leave)
+        self.carried[target] = left.to(self.carried.dtype)
+        return outputs
+
+    def _at_the_end(self, item_seq: Tensor, interaction: Any, items: Items, row: Tensor, step: Tensor) -> Interests:
+        """The interests at the last step of each row, every part (B, H)."""
+        if self.carries and item_seq.shape[1] > self.piece:
+            return read_in_pieces(self, item_seq, interaction, items, step)
+        return self.forward(item_seq, interaction, items).at(row, step)
+
+    def _repeat_pairs(
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if self.repeat is None:
             return row[:0], row[:0], user.new_empty(0)
-        return self.repeat.pairs(user, item_seq, row, step)
+        return self.repeat.pairs(user, item_seq, row, step, earlier)
 
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
         scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
     def _score_items(
-        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items, chosen: Tensor
+        self,
+        user: Tensor,
+        item_seq: Tensor,
+        row: Tensor,
+        step: Tensor,
+        items: Items,
+        chosen: Tensor,
+        earlier: Earlier | None = None,
     ) -> Tensor:
         scores = (F.embedding(chosen, items.vectors) @ user[:, :, None]).squeeze(2) + items.bias[chosen]  # (T, K)
-        return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step)
+        return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step, earlier)
 
 
 class Fusion(nn.Module):
@@ -266,6 +344,13 @@ class Fusion(nn.Module):
 def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
     """Row and step of the last real item of each row: two (B,) int64 tensors."""
     return torch.arange(len(item_seq_len), device=item_seq_len.device), item_seq_len - 1
+
+
+def _earlier(interaction: Any) -> Earlier | None:
+    """What came before the windows of a batch, None where they begin at the first event."""
+    if "earlier_item" not in interaction:
+        return None
+    return Earlier(*(interaction[f"earlier_{field}"] for field in Earlier._fields))
 
 
 def _delay(x: Tensor, lag: int) -> Tensor:

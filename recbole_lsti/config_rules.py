@@ -86,8 +86,17 @@ LSTI_RULES = {
     "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
+    "carry_state": _SWITCH,
     "long_excludes_short": _SWITCH,
     "pad_to_longest": _SWITCH,
+    "time_gaps": _SWITCH,
+    "input_fields": Rule(
+        (list, tuple),
+        "a list of different fields such as ['genre', 'event'], or null",
+        lambda value: all(isinstance(field, str) for field in value) and len(set(value)) == len(value),
+        optional=True,
+    ),
+    "id_dropout": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
 }
 
 
@@ -120,6 +129,8 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
+    if is_lsti and final["carry_state"]:
+        _check_carry(final)
     _check_combinations(final)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
@@ -152,6 +163,19 @@ def _check_combinations(final: Mapping[str, Any]) -> None:
     if final.get("save_dataloaders"):
         raise ValueError(
             "save_dataloaders (True) must be False where train_mode is sequence; cache_dir keeps parsed data"
+        )
+
+
+def _check_carry(final: Mapping[str, Any]) -> None:
+    """Refuse settings under which windows cannot follow each other."""
+    if final["train_mode"] != "sequence":
+        raise ValueError(f"train_mode ({final['train_mode']}) must be sequence where carry_state is True")
+    if not final["pad_to_longest"]:
+        raise ValueError("pad_to_longest (False) must be True where carry_state is True: whole histories are read")
+    if final["MAX_ITEM_LIST_LENGTH"] < final["short_window"] + 2:
+        raise ValueError(
+            f"MAX_ITEM_LIST_LENGTH ({final['MAX_ITEM_LIST_LENGTH']}) must be {final['short_window'] + 2} or more, "
+            "short_window and 2, where carry_state is True: windows overlap by the short-term part"
         )
 
 

@@ -67,10 +67,12 @@ class Encoded(NamedTuple):
 
     Attributes:
         user: (B, H) user vectors.
+        items: what every item is scored by.
         item, row, repeat: S items of the histories, sorted, their rows, and their repeat terms: three (S,) tensors.
     """
 
     user: Tensor
+    items: Items
     item: Tensor
     row: Tensor
     repeat: Tensor
@@ -182,15 +184,16 @@ class LSTI(SequentialRecommender):
         """Read the histories of a batch, for `score_range`."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
         query, item, value = self._repeat_pairs(user, item_seq, row, step)
         item, order = item.sort()
-        return Encoded(user, item, query[order], value[order].to(user.dtype))
+        return Encoded(user, items, item, query[order], value[order].to(user.dtype))
 
     def score_range(self, encoded: Encoded, start: int, stop: int) -> Tensor:
         """Return the scores of the items start..stop for each row, (B, stop - start): columns of full_sort_predict."""
-        items = self.item_embedding.weight[start:stop]
-        scores = torch.addmm(self.popularity[start:stop], encoded.user, items.T)
+        items = encoded.items
+        scores = torch.addmm(items.bias[start:stop], encoded.user, items.vectors[start:stop].T)
         inside = slice(*torch.searchsorted(encoded.item, encoded.item.new_tensor([start, stop])).tolist())
         where = (encoded.row[inside], encoded.item[inside] - start)
         return scores.index_put_(where, encoded.repeat[inside], accumulate=True)
@@ -316,7 +319,7 @@ class LSTI(SequentialRecommender):
         return self.forward(item_seq, interaction, items).at(row, step)
 
     def _repeat_pairs(
-        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         if self.repeat is None:
             return row[:0], row[:0], user.new_empty(0)

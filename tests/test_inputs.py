@@ -499,3 +499,12 @@ def test_whole_histories_in_pieces_are_read_with_their_fields(shop):
     torch.testing.assert_close(model.full_sort_predict(longest), in_pieces, atol=1e-5, rtol=1e-5)
     loss = model.train().calculate_loss(next(iter(loaders[0])))
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("whole", [{}, {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 12, "short_window": 4}])
+@torch.no_grad()
+def test_ranges_of_items_are_scored_with_their_attributes(shop, whole):
+    model, loaders = built(shop | ALL | whole)
+    batch = next(iter(loaders[2]))[0]
+    scores = model.full_sort_predict(batch)
+    torch.testing.assert_close(model.score_range(model.encode(batch), 3, 17), scores[:, 3:17], atol=1e-5, rtol=1e-5)

@@ -142,7 +142,7 @@ def _write_groups(trained: Any, scores: Any, folder: Path) -> None:
 
 
 def _latency_ms(trainer: Any, test: Any) -> float | None:
-    """The median milliseconds of scoring all items for one history; None where the test is not ranked in full."""
+    """The median milliseconds of ranking all items for one history; None where the test is not ranked in full."""
     import torch
 
     if trainer.config["eval_args"]["mode"]["test"] != "full" or not len(test._dataset):
@@ -154,7 +154,8 @@ def _latency_ms(trainer: Any, test: Any) -> float | None:
     with torch.no_grad():
         for call in range(LATENCY_CALLS + 2):  # the first two warm up
             began = time.perf_counter()
-            trainer._full_sort_batch_eval((one, None, user[:1], item[:1]))
+            rows, scores, row, target = trainer._full_sort_batch_eval((one, None, user[:1], item[:1]))
+            trainer.eval_collector.eval_batch_collect(scores, rows, row, target)
             if trainer.device.type == "cuda":
                 torch.cuda.synchronize()
             if call >= 2:

@@ -69,7 +69,8 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
         with torch.no_grad():
             for batch in _batches(test_data, 2):
                 began = time.perf_counter()
-                trainer._full_sort_batch_eval(batch)[1].topk(max(config["topk"]))
+                interaction, scores, row, item = trainer._full_sort_batch_eval(batch)
+                trainer.eval_collector.eval_batch_collect(scores, interaction, row, item)
                 rank_seconds = (time.perf_counter() - began) * len(test_data)
     epochs = config["epochs"] * (epoch_seconds + rank_seconds)
     limit = config["train_seconds_limit"]

@@ -73,7 +73,7 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
 
     def _normalize(self) -> None:
         # the last moment at which time is what the file says: normalisation and float32 come after
-        self.event_time = self.inter_feat[self.time_field].to_numpy(copy=True)  # int64 where the file has integers
+        self.event_time = self.inter_feat[self.time_field].to_numpy()  # int64 where the file has integers
         self.inter_feat[self.time_field] = self.inter_feat[self.time_field].astype(np.float64)
         super()._normalize()
 
@@ -83,14 +83,15 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         events = self.events or self.order_events(self.inter_feat.interaction)
         if any(self.config[key] for key in TIME_KEYS):
             events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
-        targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
-        self._tell_rows(events, len(targets))
+        begins = events.begins
+        has_history = np.ones(len(events.first), dtype=bool)
+        has_history[begins] = False
+        targets = np.flatnonzero(has_history)
+        self._tell_rows(begins, len(events.first), len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
         self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
 
-    def _tell_rows(self, events: Events, n_rows: int) -> None:
-        n_events = len(events.first)
-        begins = np.flatnonzero(np.arange(n_events) == events.first)
+    def _tell_rows(self, begins: np.ndarray, n_events: int, n_rows: int) -> None:
         lonely = np.count_nonzero(np.diff(np.r_[begins, n_events]) == 1)
         self.logger.info(
             f"{n_events} events give {n_rows} rows to predict: the first event of each of {len(begins)} users has no "

@@ -15,7 +15,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_lsti.data.grouping import Groups, group_by_appearance, group_rows
+from recbole_lsti.data.grouping import BLOCK, Groups, gather, group_by_appearance, group_columns
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,30 @@ class Events:
     @classmethod
     def ordered(cls, columns: dict[str, Tensor], time: np.ndarray, uid_field: str, **names: str) -> Events:
         """Sort columns by user and exact time, stably; `columns` is emptied of the unordered ones on the way."""
-        user = columns[uid_field].numpy()
+        fields = list(columns)
+        user = columns.pop(uid_field).numpy()
         by_time = None  # both steps are stable: ties keep file order
         if np.any(time[1:] < time[:-1]):
             by_time = np.argsort(time, kind="stable")
-            user, time = user[by_time], time[by_time]
+            user = user[by_time]
         n_users = int(user.max(initial=0)) + 1
-        groups = group_rows(user, n_users)
-        order = groups.rows.astype(np.int64) if by_time is None else by_time[groups.rows]
-        for field in list(columns):  # a column goes as soon as its ordered copy is there
-            whole = field == uid_field
-            ordered = groups.spread(np.arange(n_users)) if whole else _gathered(columns[field].numpy(), order)
-            columns[field] = torch.from_numpy(ordered)
-        ordered_time = _gathered(time, groups.rows.astype(np.int64) if by_time is not None else order)
+        unordered = {field: column.numpy() for field, column in columns.items()}
+        columns.clear()
+        seen_time = unordered.get(names["time_field"])
+        if seen_time is not None and _is_rounding(seen_time, time):
+            del unordered[names["time_field"]]
+        groups, ordered = group_columns(user, n_users, {**unordered, "": time}, by_time)
+        ordered_time = ordered.pop("")
+        if seen_time is not None and names["time_field"] not in ordered:
+            ordered[names["time_field"]] = ordered_time.astype(np.float32)
+        ordered[uid_field] = groups.spread(np.arange(n_users))
+        columns.update({field: torch.from_numpy(ordered[field]) for field in fields})
         return cls(columns, groups.spread(groups.starts[:-1]), ordered_time, uid_field=uid_field, **names)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """(users,) int64, position of the first event of each user who has any."""
+        return np.flatnonzero(np.r_[True, self.first[1:] != self.first[:-1]][: len(self.first)])
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
@@ -74,15 +84,12 @@ class Events:
         return values
 
 
-def _gathered(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """values[index]; integers go by way of 32 bits where they fit, which halves the memory that is jumped about in."""
-    if values.dtype == np.int64 and len(values):
-        low = int(values.min())
-        if int(values.max()) - low < 2**32:
-            gathered = (values - low).astype(np.uint32)[index].astype(np.int64)
-            gathered += low
-            return gathered
-    return values[index]
+def _is_rounding(seen: np.ndarray, time: np.ndarray) -> bool:
+    """Whether a column is the time as float32, as it is unless it was normalised."""
+    if seen.shape != time.shape or seen.dtype != np.float32:
+        return False
+    blocks = (slice(start, start + BLOCK) for start in range(0, len(time), BLOCK))
+    return all(np.array_equal(seen[block], time[block].astype(np.float32)) for block in blocks)
 
 
 class HistoryRows(Interaction):
@@ -144,7 +151,9 @@ class HistoryRows(Interaction):
 
     def take(self, index: Any) -> HistoryRows:
         """Rows by number, slice or mask, as they are stored: for what `by_user` returns."""
-        rows = HistoryRows(self.events, self._targets[index], self.max_length, self.width)
+        numbers = isinstance(index, np.ndarray) and index.dtype != bool
+        targets = gather(self._targets, index) if numbers else self._targets[index]
+        rows = HistoryRows(self.events, targets, self.max_length, self.width)
         rows.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
         rows.interaction.dropped = set(self.interaction.dropped)
         return rows
@@ -154,14 +163,17 @@ class HistoryRows(Interaction):
 
         After `sort` by time of rows in event order this sorts the users by their first row, and not the rows.
         """
-        first = self.events.first[self._targets]
         if not self._time_order_wanted:
-            return group_by_appearance(first)
-        begins = np.flatnonzero(np.r_[True, first[1:] != first[:-1]]) if len(first) else np.zeros(0, dtype=np.int64)
+            return group_by_appearance(self.events.first[self._targets])
+        edges = np.append(np.searchsorted(self._targets, self.events.begins), len(self._targets))
+        sizes = np.diff(edges)
+        begins, sizes = edges[:-1][sizes > 0], sizes[sizes > 0]
         order = np.argsort(self.events.time[self._targets[begins]], kind="stable")
-        sizes = np.diff(np.r_[begins, len(first)])[order]
+        begins, sizes = begins[order], sizes[order]
         starts = np.r_[0, np.cumsum(sizes)]
-        return Groups(np.arange(len(first)) + np.repeat(begins[order] - starts[:-1], sizes), starts)
+        rows = np.ones(len(self._targets), dtype=np.int32 if len(self._targets) < 2**31 else np.int64)
+        rows[starts[:-1]] = np.diff(begins, prepend=0) - np.r_[0, sizes[:-1] - 1][: len(sizes)]  # steps between rows
+        return Groups(np.cumsum(rows, out=rows), starts)
 
     def gather(self) -> Interaction:
         """Return the rows as a plain Interaction, every field gathered."""

@@ -50,12 +50,12 @@ class TrainSequences(TorchDataset):
         self.is_target = np.zeros(len(self.events.first), dtype=bool)
         self.is_target[rows.targets] = True
         targets = np.flatnonzero(self.is_target)
-        first = self.events.first[targets]
-        ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
+        first = self.events.begins
+        edges = np.append(np.searchsorted(targets, first), len(targets))
+        has_targets = edges[1:] > edges[:-1]
+        first, last = first[has_targets], targets[edges[1:][has_targets] - 1]
         length = dataset.max_item_list_len
-        self.begin, self.end, self.counted_from = _windows(
-            first[ends], targets[ends], length, min(min_context, length - 1)
-        )
+        self.begin, self.end, self.counted_from = _windows(first, last, length, min(min_context, length - 1))
 
     def __len__(self) -> int:
         return len(self.begin)

@@ -12,7 +12,8 @@ from recbole.utils import FeatureType
 
 from recbole_lsti.data import snapshot
 from recbole_lsti.data.cache import Cache, entry_name
-from recbole_lsti.data.events import Events, HistoryRows
+from recbole_lsti.data.events import EXACT_TIME, Events, HistoryRows
+from recbole_lsti.data.grouping import positions
 from recbole_lsti.data.split import VectorSplits
 from recbole_lsti.data.tables import AtomicTables
 
@@ -86,7 +87,7 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         begins = events.begins
         has_history = np.ones(len(events.first), dtype=bool)
         has_history[begins] = False
-        targets = np.flatnonzero(has_history)
+        targets = positions(has_history)
         self._tell_rows(begins, len(events.first), len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
         self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
@@ -100,7 +101,9 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
 
     def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
         """Order the interactions by user and exact time; `columns` is emptied on the way."""
-        return Events.ordered(columns, self.event_time, **self.event_names())
+        columns[EXACT_TIME] = torch.from_numpy(self.event_time)
+        del self.event_time
+        return Events.ordered(columns, **self.event_names())
 
     def event_names(self) -> dict[str, str]:
         """The names that Events goes by."""

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from recbole_lsti.data.grouping import BLOCK, Groups, gather, group_by_appearance, group_columns
 
+EXACT_TIME = "exact time"  # stands among the columns to be ordered; not a field
+
 
 @dataclass(frozen=True)
 class Events:
@@ -39,32 +41,43 @@ class Events:
     list_suffix: str
 
     @classmethod
-    def ordered(cls, columns: dict[str, Tensor], time: np.ndarray, uid_field: str, **names: str) -> Events:
-        """Sort columns by user and exact time, stably; `columns` is emptied of the unordered ones on the way."""
-        fields = list(columns)
-        user = columns.pop(uid_field).numpy()
+    def ordered(cls, columns: dict[str, Tensor], uid_field: str, time_field: str, **names: str) -> Events:
+        """Sort columns by user and exact time, stably.
+
+        Args:
+            columns: field -> (E, ...) tensor, and EXACT_TIME -> (E,) seconds; emptied on the way, for memory that is
+                met for the first time is slow, and what is free again is not.
+        """
+        time = columns[EXACT_TIME].numpy()
         by_time = None  # both steps are stable: ties keep file order
         if np.any(time[1:] < time[:-1]):
             by_time = np.argsort(time, kind="stable")
-            user = user[by_time]
+        rounded = time_field in columns and _is_rounding(columns[time_field].numpy(), time)
+        del time
+        fields = [field for field in columns if field != EXACT_TIME]
+        unordered = {field: columns.pop(field).numpy() for field in list(columns)}
+        if rounded:
+            del unordered[time_field]
+        user = unordered.pop(uid_field) if by_time is None else unordered.pop(uid_field)[by_time]
         n_users = int(user.max(initial=0)) + 1
-        unordered = {field: column.numpy() for field, column in columns.items()}
-        columns.clear()
-        seen_time = unordered.get(names["time_field"])
-        if seen_time is not None and _is_rounding(seen_time, time):
-            del unordered[names["time_field"]]
-        groups, ordered = group_columns(user, n_users, {**unordered, "": time}, by_time)
-        ordered_time = ordered.pop("")
-        if seen_time is not None and names["time_field"] not in ordered:
-            ordered[names["time_field"]] = ordered_time.astype(np.float32)
-        ordered[uid_field] = groups.spread(np.arange(n_users))
+        groups, ordered = group_columns(user, n_users, unordered, by_time)
+        starts, sizes = groups.starts[:-1], groups.sizes
+        del user, by_time, groups
+        time = ordered.pop(EXACT_TIME)
+        if rounded:
+            ordered[time_field] = time.astype(np.float32)
+        ordered[uid_field] = np.repeat(np.arange(n_users), sizes)
         columns.update({field: torch.from_numpy(ordered[field]) for field in fields})
-        return cls(columns, groups.spread(groups.starts[:-1]), ordered_time, uid_field=uid_field, **names)
+        return cls(columns, np.repeat(starts, sizes), time, uid_field, time_field, **names)
 
     @property
     def begins(self) -> np.ndarray:
         """(users,) int64, position of the first event of each user who has any."""
         return np.flatnonzero(np.r_[True, self.first[1:] != self.first[:-1]][: len(self.first)])
+
+    def edges(self, chosen: np.ndarray) -> np.ndarray:
+        """(users + 1,) where each user's events begin among ascending chosen ones; the last entry is their end."""
+        return np.append(np.searchsorted(chosen, self.begins.astype(chosen.dtype)), len(chosen))
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
@@ -97,7 +110,7 @@ class HistoryRows(Interaction):
 
     Args:
         events (Events): what the rows point into.
-        targets (ndarray): (R,) int64, each row's target event; its history is the events of its user before it.
+        targets (ndarray): (R,) int64 or int32, each row's target event; its history is its user's events before it.
         max_length (int): the history shows at most its last `max_length` events.
         width (int | None): columns of the list fields; None: as many as the longest history asked for has.
     """
@@ -113,7 +126,14 @@ class HistoryRows(Interaction):
     def targets(self) -> np.ndarray:
         """(R,) int64, each row's target event."""
         self._put_in_order()
-        return self._targets
+        return self._targets.astype(np.int64, copy=False)
+
+    def target_events(self) -> np.ndarray:
+        """(E,) bool, whether an event is the target of a row."""
+        marked = np.zeros(len(self.events.first), dtype=bool)
+        for start in range(0, len(self._targets), BLOCK):
+            marked[self._targets[start : start + BLOCK]] = True
+        return marked
 
     def _put_in_order(self) -> None:
         if self._time_order_wanted:
@@ -165,7 +185,7 @@ class HistoryRows(Interaction):
         """
         if not self._time_order_wanted:
             return group_by_appearance(self.events.first[self._targets])
-        edges = np.append(np.searchsorted(self._targets, self.events.begins), len(self._targets))
+        edges = self.events.edges(self._targets)
         sizes = np.diff(edges)
         begins, sizes = edges[:-1][sizes > 0], sizes[sizes > 0]
         order = np.argsort(self.events.time[self._targets[begins]], kind="stable")

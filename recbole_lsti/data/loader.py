@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.dataset import LSTIDataset
+from recbole_lsti.data.grouping import positions
 
 
 class Batch(Interaction):
@@ -47,13 +48,11 @@ class TrainSequences(TorchDataset):
         rows = dataset.inter_feat
         self.events = rows.events
         self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
-        self.is_target = np.zeros(len(self.events.first), dtype=bool)
-        self.is_target[rows.targets] = True
-        targets = np.flatnonzero(self.is_target)
-        first = self.events.begins
-        edges = np.append(np.searchsorted(targets, first), len(targets))
+        self.is_target = rows.target_events()
+        targets = positions(self.is_target)
+        edges = self.events.edges(targets)
         has_targets = edges[1:] > edges[:-1]
-        first, last = first[has_targets], targets[edges[1:][has_targets] - 1]
+        first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
         self.begin, self.end, self.counted_from = _windows(first, last, length, min(min_context, length - 1))
 

@@ -19,8 +19,9 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_lsti.data.grouping import BLOCK, count_ids
 from recbole_lsti.data.lines import line_of_row
-from recbole_lsti.data.reader import ROWS_AT_A_TIME, read_header, read_table
+from recbole_lsti.data.reader import read_header, read_table
 from recbole_lsti.errors import AtomicFileError
 
 TOKEN_ARRAY_BYTES = 1 << 30  # a fixed-width array of tokens is no larger; one very long token would make it so
@@ -364,7 +365,7 @@ class _Side:
 
     def ban(self, rows: np.ndarray | slice) -> np.ndarray:
         """(codes,) bool: those to go, given the interactions that are left; they leave the table."""
-        count = np.bincount(self.inter[rows], minlength=len(self.listed))
+        count = count_ids(self.inter[rows], len(self.listed))
         if not self.intervals:
             return np.zeros(len(count), dtype=bool)
         # RecBole: who has no interactions left goes only by his row in the table, and by the first lower bound alone
@@ -403,8 +404,8 @@ def _factorize(column: Any) -> tuple[np.ndarray, Any]:
 def _appear_in_order(codes: np.ndarray, n_codes: int) -> bool:
     """Whether each of the codes 0..n_codes-1 appears, 0 first and each of the others after the one below it."""
     highest = -1
-    for start in range(0, len(codes), ROWS_AT_A_TIME):
-        part = np.r_[highest, codes[start : start + ROWS_AT_A_TIME].astype(np.int32)]
+    for start in range(0, len(codes), BLOCK):
+        part = np.r_[highest, codes[start : start + BLOCK].astype(np.int32)]
         so_far = np.maximum.accumulate(part)
         if np.any(part[1:] - so_far[:-1] > 1):
             return False

@@ -274,14 +274,12 @@ class LSTITrainer(PortableTrainer):
     """
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
-        if hasattr(train_data, "set_epoch"):
-            train_data.set_epoch(epoch_idx)
-        steps, done = len(train_data), 0
+        done = 0
 
         def lower_rate(*_: Any) -> None:
             nonlocal done
-            done += 1
-            self._set_rate((epoch_idx + done / steps) / self.epochs)
+            done += 1  # of as many batches as this epoch has, which may be more or fewer than the last one had
+            self._set_rate((epoch_idx + done / len(train_data)) / self.epochs)
 
         self._set_rate(epoch_idx / self.epochs)
         hook = self.optimizer.register_step_post_hook(lower_rate)

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.carry import FEWEST_BATCHES, Chain, earlier_items, shifts
 from recbole_lsti.data.dataset import LSTIDataset
+from recbole_lsti.data.grouping import positions
 from recbole_lsti.data.sampler import FixedNegatives
 
 
@@ -52,14 +53,14 @@ class TrainSequences(TorchDataset):
         rows = dataset.inter_feat
         self.events = rows.events
         self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
-        self.is_target = np.zeros(len(self.events.first), dtype=bool)
-        self.is_target[rows.targets] = True
-        targets = np.flatnonzero(self.is_target)
-        first = self.events.first[targets]
-        ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
+        self.is_target = rows.target_events()
+        targets = positions(self.is_target)
+        edges = self.events.edges(targets)
+        has_targets = edges[1:] > edges[:-1]
+        first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
         overlap = dataset.config["short_window"] + 1 if carries else min(min_context, length - 1)
-        self.begin, self.end, self.counted_from = _windows(first[ends], targets[ends], length, overlap)
+        self.begin, self.end, self.counted_from = _windows(first, last, length, overlap)
         chain = Chain.of_windows(self.events.first[self.begin])
         self.chain = chain if carries and chain.of.max(initial=1) > 1 else None
 

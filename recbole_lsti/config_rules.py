@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from recbole_lsti.errors import nearest
 
 FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
+LOSSES = ("CE", "SSM", "BPR")
 
 
 class Rule(NamedTuple):
@@ -80,7 +81,9 @@ LSTI_RULES = {
     "short_seconds": _SECONDS,
     "session_gap": _SECONDS,
     "fusion": _one_of(*FUSIONS),
-    "loss_type": _one_of("CE", "BPR"),
+    "loss_type": _one_of(*LOSSES),
+    "n_negatives": _COUNT,
+    "negative_power": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
@@ -113,6 +116,11 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
     if is_lsti and final["long_excludes_short"] and final["fusion"] in ("long", "short"):
         raise ValueError(
             f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
+        )
+    if is_lsti and final["loss_type"] == "SSM" and final.get("train_neg_sample_args") is not None:
+        given = final["train_neg_sample_args"]
+        raise ValueError(
+            f"train_neg_sample_args ({given}) must be null where loss_type is SSM: n_negatives counts here"
         )
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
         raise ValueError(

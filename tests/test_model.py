@@ -9,7 +9,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_lsti.config import LSTIConfig
-from recbole_lsti.config_rules import FUSIONS
+from recbole_lsti.config_rules import FUSIONS, LOSSES
 from recbole_lsti.model.branches import WindowAttention
 from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.model.repeat import RepeatTerm
@@ -186,7 +186,7 @@ def sequence_batch(item_seq: torch.Tensor, time: torch.Tensor, loss_type: str) -
     return batch
 
 
-@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [ALL_TIME])
 def test_every_parameter_receives_a_gradient(settings, loss_type):
     model = make_model(loss_type=loss_type, **settings).train()
@@ -233,7 +233,7 @@ def test_popularity_starts_at_the_log_of_the_frequency():
     assert model.popularity[4] < model.popularity[3]
 
 
-@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("settings", [{}, ALL_TIME])
 def test_losses_under_autocast_are_those_in_float32(settings, loss_type):
     model, item_seq = make_model(loss_type=loss_type, **settings), random_sequences(4, 9, n_items=12)

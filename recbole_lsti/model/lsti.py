@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
-from recbole_lsti.model.losses import bpr, cross_entropy
+from recbole_lsti.model.losses import Proposal, bpr, cross_entropy, sampled_softmax
 from recbole_lsti.model.repeat import RepeatTerm
 
 
@@ -105,7 +105,10 @@ class LSTI(SequentialRecommender):
         )
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
-        self.popularity = nn.Parameter(_log_frequency(dataset.inter_feat[self.ITEM_ID], self.n_items))
+        count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
+        self.popularity = nn.Parameter(_log_frequency(count))
+        self.n_negatives: int = config["n_negatives"]
+        self.proposal = Proposal(count, config["negative_power"]) if self.loss_type == "SSM" else None
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
@@ -129,6 +132,9 @@ class LSTI(SequentialRecommender):
         if self.loss_type == "CE":
             pairs = self._repeat_pairs(user, item_seq, row, step)
             return cross_entropy(user, self.item_embedding.weight, self.popularity, positive, *pairs)
+        if self.proposal is not None:
+            pairs = self._repeat_pairs(user, item_seq, row, step)
+            return self._sampled_softmax(self.proposal, user, positive, pairs)
         sampled = self.target_field in interaction
         negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
         scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1))
@@ -196,6 +202,16 @@ class LSTI(SequentialRecommender):
             return row[:0], row[:0], user.new_empty(0)
         return self.repeat.pairs(user, item_seq, row, step)
 
+    def _sampled_softmax(
+        self, proposal: Proposal, user: Tensor, positive: Tensor, pairs: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
+            user, (query, item, value) = user.float(), pairs
+            negatives, log_weight = proposal.draw(self.n_negatives)
+            scores = torch.addmm(self.popularity[negatives], user, self.item_embedding(negatives).T)  # (T, U)
+            own = (self.item_embedding(positive) * user).sum(1) + self.popularity[positive]
+            return sampled_softmax(own, scores, positive, negatives, log_weight, query, item, value.float())
+
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
@@ -247,9 +263,9 @@ def _delay(x: Tensor, lag: int) -> Tensor:
     return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]] if lag else x
 
 
-def _log_frequency(items: Tensor, n_items: int) -> Tensor:
+def _log_frequency(count: Tensor) -> Tensor:
     """(N,) log of how often each item is a target, centred: the scores that a model without interests would learn."""
-    log_count = torch.log1p(torch.bincount(items, minlength=n_items).float())
+    log_count = torch.log1p(count.float())
     log_count[0] = log_count[1:].mean()  # the padding item is no item
     return log_count - log_count[0]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from recbole_lsti.errors import nearest
 
 FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
-LOSSES = ("CE", "SSM", "BPR")
+LOSSES = ("CE", "SSM", "BPR", "BCE", "gBCE")
 
 
 class Rule(NamedTuple):
@@ -83,6 +83,7 @@ LSTI_RULES = {
     "fusion": _one_of(*FUSIONS),
     "loss_type": _one_of(*LOSSES),
     "n_negatives": _COUNT,
+    "gbce_t": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "negative_power": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
@@ -126,7 +127,7 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
-    _check_combinations(final)
+    _check_combinations(final, many_negatives=is_lsti)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
 
@@ -141,7 +142,7 @@ def _check(key: str, value: Any, rule: Rule) -> None:
         )
 
 
-def _check_combinations(final: Mapping[str, Any]) -> None:
+def _check_combinations(final: Mapping[str, Any], many_negatives: bool) -> None:
     """Refuse settings that RecBole's other loaders and loops know and that would be ignored, or do harm, here."""
     if final.get("enable_scaler") and final.get("clip_grad_norm"):
         raise ValueError(
@@ -152,7 +153,7 @@ def _check_combinations(final: Mapping[str, Any]) -> None:
     negatives = final.get("train_neg_sample_args") or {}
     if negatives.get("dynamic"):
         raise ValueError("train_neg_sample_args: dynamic (True) must be False where train_mode is sequence")
-    if negatives.get("sample_num", 1) != 1:
+    if negatives.get("sample_num", 1) != 1 and not many_negatives:
         number = negatives["sample_num"]
         raise ValueError(f"train_neg_sample_args: sample_num ({number}) must be 1 where train_mode is sequence")
     if final.get("save_dataloaders"):

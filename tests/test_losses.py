@@ -114,6 +114,14 @@ def test_negatives_are_drawn_as_often_as_the_proposal_says():
     torch.testing.assert_close(share, torch.tensor([1.0, 2, 4, 1]) / 8, atol=0.005, rtol=0)
 
 
+def test_gbce_makes_up_for_nothing_at_t_0_and_where_all_items_are_sampled():
+    assert losses.gbce_beta(5, 101, 0.0) == 1
+    assert losses.gbce_beta(100, 101, 1.0) == 1
+    assert losses.gbce_beta(5, 101, 1.0) == pytest.approx(0.05)  # the sampling rate
+    rate, t = 0.05, 0.75
+    assert losses.gbce_beta(5, 101, t) == pytest.approx(rate * (t * (1 - 1 / rate) + 1 / rate))
+
+
 PEAK = """
 import resource, torch
 from recbole_lsti.model.losses import cross_entropy

@@ -124,7 +124,7 @@ def sampled_softmax(
     item: Tensor,
     value: Tensor,
 ) -> Tensor:
-    """Softmax cross-entropy over each target and the negatives that all of them share, corrected for how they are drawn.
+    """Softmax cross-entropy over each target and negatives that all targets share, corrected for how they are drawn.
 
     A drawn item enters with s_j - log(n q_j) for each draw, so that the sum under the logarithm is an unbiased estimate
     of the softmax's own sum over all items. The target enters with its own score, and counts as a negative nowhere.
@@ -152,15 +152,46 @@ def sampled_softmax(
     return (torch.cat([positive[:, None], scores], dim=1).logsumexp(1) - positive).mean()
 
 
+def bce(positive: Tensor, negative: Tensor, beta: float = 1.0) -> Tensor:
+    """Binary cross-entropy over a target and K negatives: -(beta log sigmoid(s+) + sum_k log sigmoid(-s_k)) / (K + 1).
+
+    Args:
+        positive (Tensor): (T,) scores of the items that came next.
+        negative (Tensor): (T, K) scores of sampled items.
+        beta (float): 1 for BCE; `gbce_beta` for gBCE.
+    Returns:
+        Tensor: scalar.
+    Source: Kang & McAuley, ICDM 2018, eq. 6 (arXiv 1808.09781), and with beta Petrov & Macdonald, RecSys 2023 (arXiv
+    2308.07192). Differs: BCE is the mean over the target and its negatives, as gBCE is, not their sum.
+    """
+    total = beta * F.logsigmoid(positive) + F.logsigmoid(-negative).sum(1)
+    return -total.mean() / (1 + negative.shape[1])
+
+
+def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
+    """The power that makes up for sampling few negatives, which teaches a model to be too sure of everything.
+
+    Args:
+        n_negatives (int): negatives of a target.
+        n_items (int): items that one can be, padding left out.
+        t (float): how much of it is made up for, 0 (BCE) to 1 (scores as over all items).
+    Returns:
+        float: beta = a (t (1 - 1/a) + 1/a) with the sampling rate a = n_negatives / (n_items - 1), at most 1.
+    Source: Petrov & Macdonald, RecSys 2023, section 5 (arXiv 2308.07192).
+    """
+    rate = min(1.0, n_negatives / max(1, n_items - 1))
+    return 1 - t * (1 - rate)
+
+
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """Bayesian personalised ranking: -log sigmoid(positive - negative).
 
     Args:
         positive (Tensor): (T,) scores of the items that came next.
-        negative (Tensor): (T,) scores of sampled items.
+        negative (Tensor): (T, K) scores of sampled items.
     Returns:
         Tensor: scalar.
     Source: Rendle et al., UAI 2009, section 4 (arXiv 1205.2618). Differs: the mean, and no added constant inside the
     logarithm, which log-sigmoid does not need.
     """
-    return -F.logsigmoid(positive - negative).mean()
+    return -F.logsigmoid(positive[:, None] - negative).mean()

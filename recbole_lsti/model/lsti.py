@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
-from recbole_lsti.model.losses import Proposal, bpr, cross_entropy, sampled_softmax
+from recbole_lsti.model.losses import Proposal, bce, bpr, cross_entropy, gbce_beta, sampled_softmax
 from recbole_lsti.model.repeat import RepeatTerm
 
 
@@ -108,6 +108,8 @@ class LSTI(SequentialRecommender):
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
         self.popularity = nn.Parameter(_log_frequency(count))
         self.n_negatives: int = config["n_negatives"]
+        self.gbce_t: float = config["gbce_t"]
+        self.n_repeats = config["train_neg_sample_args"]["sample_num"]
         self.proposal = Proposal(count, config["negative_power"]) if self.loss_type == "SSM" else None
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
@@ -117,11 +119,14 @@ class LSTI(SequentialRecommender):
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, a scalar.
 
-        A batch of sequences holds (B, L) targets, 0 where there is none; a batch of prefixes holds (B,) targets, one
-        behind the last item of each row.
+        A batch of sequences holds (B, L) targets, 0 where there is none, and (B, L) or (B, L, K) negatives; a batch of
+        prefixes holds (B,) targets, one behind the last item of each row, and RecBole repeats it for each negative.
         """
+        in_sequence = self.target_field in interaction
+        if not in_sequence and self.loss_type in ("BPR", "BCE", "gBCE"):
+            interaction = self._unrepeated(interaction)
         item_seq = interaction[self.ITEM_SEQ]
-        if self.target_field in interaction:
+        if in_sequence:
             targets = interaction[self.target_field]
             row, step = targets.nonzero(as_tuple=True)
             positive = targets[row, step]
@@ -135,10 +140,10 @@ class LSTI(SequentialRecommender):
         if self.proposal is not None:
             pairs = self._repeat_pairs(user, item_seq, row, step)
             return self._sampled_softmax(self.proposal, user, positive, pairs)
-        sampled = self.target_field in interaction
-        negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1))
-        return bpr(scores[:, 0], scores[:, 1])
+        negative = interaction[self.negative_field][row, step] if in_sequence else interaction[self.NEG_ITEM_ID]
+        items = torch.cat([positive[:, None], negative.reshape(len(positive), -1)], dim=1)  # (T, 1 + K)
+        scores = self._score_items(user, item_seq, row, step, items).float()
+        return self._sampled_loss(scores[:, 0], scores[:, 1:])
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
@@ -201,6 +206,22 @@ class LSTI(SequentialRecommender):
         if self.repeat is None:
             return row[:0], row[:0], user.new_empty(0)
         return self.repeat.pairs(user, item_seq, row, step)
+
+    def _unrepeated(self, interaction: Any) -> Any:
+        """Undo that RecBole repeats a batch for each of the K negatives of its B targets: B rows, (B, K) negatives."""
+        if self.n_repeats == 1:
+            return interaction
+        negative = interaction[self.NEG_ITEM_ID].view(self.n_repeats, -1).T
+        interaction = interaction[: len(negative)]
+        interaction[self.NEG_ITEM_ID] = negative
+        return interaction
+
+    def _sampled_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.loss_type == "BPR":
+            return bpr(positive, negative)
+        if self.loss_type == "BCE":
+            return bce(positive, negative)
+        return bce(positive, negative, gbce_beta(negative.shape[1], self.n_items - 1, self.gbce_t))
 
     def _sampled_softmax(
         self, proposal: Proposal, user: Tensor, positive: Tensor, pairs: tuple[Tensor, Tensor, Tensor]

@@ -85,6 +85,11 @@ LSTI_RULES = {
     "n_negatives": _COUNT,
     "gbce_t": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "negative_power": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
+    "sparse_gradients": Rule((bool,), "True, False or null", optional=True),
+    "branch_dropout": _SHARE,
+    "warmup_share": _SHARE,
+    "ema_decay": Rule(_NUMBER, "a number above 0, below 1, or null", lambda value: 0 < value < 1, optional=True),
+    "compile": _SWITCH,
     "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
@@ -118,6 +123,8 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
         )
+    if is_lsti and final["sparse_gradients"]:
+        _check_sparse(final)
     if is_lsti and final["loss_type"] == "SSM" and final.get("train_neg_sample_args") is not None:
         given = final["train_neg_sample_args"]
         raise ValueError(
@@ -160,6 +167,20 @@ def _check_combinations(final: Mapping[str, Any], many_negatives: bool) -> None:
         raise ValueError(
             "save_dataloaders (True) must be False where train_mode is sequence; cache_dir keeps parsed data"
         )
+
+
+def _check_sparse(final: Mapping[str, Any]) -> None:
+    """Refuse what cannot go on from the rows alone that a step has met."""
+    if final["loss_type"] == "CE":
+        raise ValueError("sparse_gradients (True) must be False or null where loss_type is CE, which meets every item")
+    if final["weight_decay"]:
+        raise ValueError(
+            "sparse_gradients (True) must be False or null where weight_decay is not 0: it moves every row"
+        )
+    if final["learner"] not in ("adam", "adamw"):
+        raise ValueError(f"learner ({final['learner']}) must be adam or adamw where sparse_gradients is True")
+    if "local_rank" in final:
+        raise ValueError("sparse_gradients (True) must be False or null on several processes")
 
 
 def _check_metrics(final: Mapping[str, Any]) -> None:

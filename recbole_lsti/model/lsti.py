@@ -83,7 +83,8 @@ class LSTI(SequentialRecommender):
         self.negative_field = config["NEG_PREFIX"] + self.target_field
         self.time_field = f"exact_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
 
-        self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
+        self.sparse_gradients = _sparse_gradients(config)
+        self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0, sparse=self.sparse_gradients)
         self.input_norm = nn.LayerNorm(H)
         self.dropout = Dropout(dropout)
         self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
@@ -108,6 +109,7 @@ class LSTI(SequentialRecommender):
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
         self.popularity = nn.Parameter(_log_frequency(count))
         self.n_negatives: int = config["n_negatives"]
+        self.branch_dropout: float = config["branch_dropout"]
         self.gbce_t: float = config["gbce_t"]
         self.n_repeats = config["train_neg_sample_args"]["sample_num"]
         self.proposal = Proposal(count, config["negative_power"]) if self.loss_type == "SSM" else None
@@ -200,7 +202,17 @@ class LSTI(SequentialRecommender):
         if self.short_branch is not None:
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
-        return self.fusion(long, short, events)
+        return self._drop_branches(self.fusion(long, short, events))
+
+    def _drop_branches(self, interests: Interests) -> Interests:
+        """In training, leave one of two parts out for a share of the rows; the others are scaled so the mean stays."""
+        long, short, p = interests.long, interests.short, self.branch_dropout
+        if not self.training or not p or long is None or short is None:
+            return interests
+        chance = torch.rand(len(long), 1, 1, device=long.device)
+        long = long.masked_fill(chance < p / 2, 0) / (1 - p / 2)
+        short = short.masked_fill(chance >= 1 - p / 2, 0) / (1 - p / 2)
+        return Interests(long, short, interests.gate)
 
     def _repeat_pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.repeat is None:
@@ -229,16 +241,20 @@ class LSTI(SequentialRecommender):
         with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
             user, (query, item, value) = user.float(), pairs
             negatives, log_weight = proposal.draw(self.n_negatives)
-            scores = torch.addmm(self.popularity[negatives], user, self.item_embedding(negatives).T)  # (T, U)
-            own = (self.item_embedding(positive) * user).sum(1) + self.popularity[positive]
+            scores = torch.addmm(self._bias(negatives), user, self.item_embedding(negatives).T)  # (T, U)
+            own = (self.item_embedding(positive) * user).sum(1) + self._bias(positive)
             return sampled_softmax(own, scores, positive, negatives, log_weight, query, item, value.float())
+
+    def _bias(self, items: Tensor) -> Tensor:
+        bias = torch.gather(self.popularity, 0, items.reshape(-1), sparse_grad=self.sparse_gradients)
+        return bias.view_as(items)
 
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
     def _score_items(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Tensor) -> Tensor:
-        scores = (self.item_embedding(items) @ user[:, :, None]).squeeze(2) + self.popularity[items]  # (T, K)
+        scores = (self.item_embedding(items) @ user[:, :, None]).squeeze(2) + self._bias(items)  # (T, K)
         return scores if self.repeat is None else scores + self.repeat.of(items, user, item_seq, row, step)
 
 
@@ -282,6 +298,14 @@ def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
 def _delay(x: Tensor, lag: int) -> Tensor:
     """Read a (B, L, H) branch `lag` steps earlier; before its first step stand zeros."""
     return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]] if lag else x
+
+
+def _sparse_gradients(config: Any) -> bool:
+    """Whether a step touches the rows of the items it meets alone: where it can, SSM does so unless told otherwise."""
+    if config["sparse_gradients"] is not None:
+        return bool(config["sparse_gradients"])
+    one_process, learner = config["single_spec"], config["learner"]
+    return config["loss_type"] == "SSM" and one_process and learner in ("adam", "adamw") and not config["weight_decay"]
 
 
 def _log_frequency(count: Tensor) -> Tensor:

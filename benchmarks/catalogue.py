@@ -3,9 +3,10 @@
     python benchmarks/catalogue.py --output results/catalogue.json
 
 Synthetic data, made in a temporary folder: as many users and events for every catalogue, each item met at least once,
-the others drawn uniformly, which is hardest on the caches. Each size is read, filtered, split and trained by the package's own code in a fresh
-process, one after the other. The processor's seconds, all threads together, stand beside those on the clock: other work
-on the machine changes them little. Any setting may follow as --key=value; --loss_type=CE shows the exact softmax.
+the others drawn uniformly, which is hardest on the caches. Each size is read, filtered, split and trained by the
+package's own code in a fresh process, one after the other. The processor's seconds, all threads together, stand beside
+those on the clock: other work on the machine changes them less. Any setting may follow as --key=value; --loss_type=CE
+shows the exact softmax.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
     from recbole_lsti.compat import tensorboard_folder
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.memory import keep_freed_memory
-    from recbole_lsti.runner import _build, _peak_rss_mib
+    from recbole_lsti.runner import build, peak_rss_mib
     from recbole_lsti.trainer import trainer_class
 
     keep_freed_memory()
@@ -73,7 +74,7 @@ def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
         write_events(Path(folder), n_items)
         settings = {"loss_type": "SSM", "data_path": folder, "checkpoint_dir": folder, "show_progress": False}
         config = LSTIConfig("LSTI", "catalogue", config_dict={**settings, **parse_settings(rest)})
-        dataset, (train_data, _, _), model = _build(config)
+        dataset, (train_data, _, _), model = build(config)
         with tensorboard_folder(None):
             trainer = trainer_class(config)(config, model)
         loader = Timed(train_data, FIRST + steps)
@@ -83,7 +84,7 @@ def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
         "items": int(dataset.item_num) - 1,
         "step_seconds": statistics.median(clock.tolist()),
         "processor_seconds": statistics.median(processor.tolist()),
-        "peak_rss_mib": _peak_rss_mib(),
+        "peak_rss_mib": peak_rss_mib(),
     }
 
 

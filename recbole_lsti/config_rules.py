@@ -50,10 +50,12 @@ RULES = {
         (dict,), "a dict such as {'max_norm': 5.0}, or null", lambda value: value.get("max_norm", 0) > 0, optional=True
     ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
+    "train_seconds_limit": _SECONDS,
     "train_mode": _one_of("sequence", "prefix"),
     "metrics": Rule(
         (list, tuple, str), "a metric or a list of them", lambda value: all(isinstance(m, str) for m in value)
     ),
+    "diversity_field": Rule((str,), "a column of the .item file, or null", optional=True),
     "load_col": Rule((dict,), "a dict of columns by file suffix, or null", optional=True),
     "use_gpu": _SWITCH,
     "show_progress": _SWITCH,
@@ -93,8 +95,17 @@ LSTI_RULES = {
     "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
+    "carry_state": _SWITCH,
     "long_excludes_short": _SWITCH,
     "pad_to_longest": _SWITCH,
+    "time_gaps": _SWITCH,
+    "input_fields": Rule(
+        (list, tuple),
+        "a list of different fields such as ['genre', 'event'], or null",
+        lambda value: all(isinstance(field, str) for field in value) and len(set(value)) == len(value),
+        optional=True,
+    ),
+    "id_dropout": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
 }
 
 
@@ -134,6 +145,8 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
+    if is_lsti and final["carry_state"]:
+        _check_carry(final)
     _check_combinations(final, many_negatives=is_lsti)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
@@ -183,6 +196,19 @@ def _check_sparse(final: Mapping[str, Any]) -> None:
         raise ValueError("sparse_gradients (True) must be False or null on several processes")
 
 
+def _check_carry(final: Mapping[str, Any]) -> None:
+    """Refuse settings under which windows cannot follow each other."""
+    if final["train_mode"] != "sequence":
+        raise ValueError(f"train_mode ({final['train_mode']}) must be sequence where carry_state is True")
+    if not final["pad_to_longest"]:
+        raise ValueError("pad_to_longest (False) must be True where carry_state is True: whole histories are read")
+    if final["MAX_ITEM_LIST_LENGTH"] < final["short_window"] + 2:
+        raise ValueError(
+            f"MAX_ITEM_LIST_LENGTH ({final['MAX_ITEM_LIST_LENGTH']}) must be {final['short_window'] + 2} or more, "
+            "short_window and 2, where carry_state is True: windows overlap by the short-term part"
+        )
+
+
 def _check_metrics(final: Mapping[str, Any]) -> None:
     from recbole.evaluator import metric_types
 
@@ -194,6 +220,10 @@ def _check_metrics(final: Mapping[str, Any]) -> None:
         if metric.lower() not in metric_types:
             known = sorted(metric_types)
             raise ValueError(f"metrics ({metric}) must be of {', '.join(known)}{nearest(metric, known)}")
+    if "intralistdiversity" in [metric.lower() for metric in metrics] and final.get("diversity_field") is None:
+        raise ValueError(
+            "diversity_field (None) must be a column of the .item file where metrics has IntraListDiversity"
+        )
     name, _, k = str(final["valid_metric"]).partition("@")
     by_value = name.lower() in ("mae", "rmse", "auc", "logloss", "gauc")
     if name.lower() not in [metric.lower() for metric in metrics] or (not by_value and k not in map(str, cutoffs)):

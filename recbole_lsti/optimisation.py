@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def rate_share(progress: float, end: float, warmup: float = 0.0) -> float:
@@ -98,27 +98,37 @@ class AveragedWeights:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._other = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._average = get_ema_multi_avg_fn(decay)
+        self._kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self._n = 0  # steps averaged
 
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has reached."""
-        self._other.update_parameters(model)
+        kept, weights = list(self._kept.values()), [parameter.detach() for parameter in model.parameters()]
+        if self._n:
+            self._average(kept, weights, self._n)
+        else:
+            torch._foreach_copy_(kept, weights)
+        self._n += 1
 
     @torch.no_grad()
     def exchange(self, model: nn.Module) -> None:
         """Swap the model's weights with those kept here: the average with those in training, and back."""
-        if self._other.n_averaged == 0:  # no step has been averaged: there is nothing but the model's own weights
+        if not self._n:  # no step has been averaged: there is nothing but the model's own weights
             return
-        for mine, kept in zip(model.parameters(), self._other.module.parameters(), strict=True):
-            value = mine.clone()
-            mine.copy_(kept)
-            kept.copy_(value)
+        for name, parameter in model.named_parameters():
+            value = parameter.clone()
+            parameter.copy_(self._kept[name])
+            self._kept[name].copy_(value)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs beside the average: the weights in training and the number of steps."""
-        return {"weights": dict(self._other.module.state_dict()), "n_averaged": int(self._other.n_averaged)}
+        return {"weights": self._kept, "n_averaged": self._n}
 
+    @torch.no_grad()
     def put_back(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` has returned."""
-        self._other.module.load_state_dict(state["weights"])
-        self._other.n_averaged.fill_(state["n_averaged"])
+        for name, kept in self._kept.items():
+            kept.copy_(state["weights"][name])
+        self._n = state["n_averaged"]

@@ -56,6 +56,12 @@ class Events:
         ordered_time = _gathered(time, groups.rows.astype(np.int64) if by_time is not None else order)
         return cls(columns, groups.spread(groups.starts[:-1]), ordered_time, uid_field=uid_field, **names)
 
+    def gaps(self) -> np.ndarray:
+        """Return the seconds from the event before, of the same user, (E,) float32; -1 where there is none."""
+        gaps = np.diff(self.time, prepend=0).astype(np.float32)
+        gaps[np.arange(len(gaps)) == self.first] = -1
+        return gaps
+
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
 
@@ -179,6 +185,14 @@ class HistoryRows(Interaction):
         row = np.repeat(np.arange(len(targets)), lengths)
         event = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row]
         return torch.from_numpy(row), self.events.columns[field][torch.from_numpy(event)]
+
+    def occurring(self, field: str) -> Tensor:
+        """Return the values of all events that are a row's target or in its uncut history, each event once, (S,)."""
+        targets = self._targets
+        change = np.zeros(len(self.events.first) + 1, dtype=np.int64)
+        np.add.at(change, self.events.first[targets], 1)
+        np.add.at(change, targets + 1, -1)
+        return self.events.columns[field][torch.from_numpy(np.cumsum(change[:-1]) > 0)]
 
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
         """Sort the rows in place, stably; by the time field means by exact time, not by its float32 view."""

@@ -2,7 +2,8 @@
 
 Keys of the stored dict: `format`, `version` (of this package), `config` (plain settings, see config.plain_config),
 `epoch`, `cur_step`, `best_valid_score`, `state_dict`, `other_parameter`, `optimizer`, `rng` (generator states) and
-`tokens` (field -> list of raw ids, the position is the internal id; `""` stands at 0 for padding).
+`tokens` (field -> list of raw ids, the position is the internal id; `""` stands at 0 for padding). With `ema_decay`
+`state_dict` is the average, and `averaged` holds the weights in training, from which a resumed run goes on.
 """
 
 from __future__ import annotations

@@ -244,8 +244,11 @@ class SequenceTrainDataLoader(DataLoader):
         target = batch[self.sequences.target_field]
         row, step = target.nonzero(as_tuple=True)
         user = batch[self._dataset.uid_field][row]
-        negative = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), 1)
-        batch[self.negative_field] = torch.zeros_like(target).index_put_((row, step), negative)
+        K = self.config["train_neg_sample_args"]["sample_num"]
+        drawn = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), K)  # (K * T,)
+        negative = target.new_zeros(*target.shape, K)
+        negative[row, step] = drawn.view(K, -1).T
+        batch[self.negative_field] = negative.squeeze(2) if K == 1 else negative  # (B, L), or (B, L, K)
         return batch
 
 

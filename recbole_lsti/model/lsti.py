@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
-from recbole_lsti.model.losses import bpr, cross_entropy
+from recbole_lsti.model.losses import Proposal, bce, bpr, cross_entropy, gbce_beta, sampled_softmax
 from recbole_lsti.model.repeat import Earlier, RepeatTerm
 from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
@@ -106,6 +106,7 @@ class LSTI(SequentialRecommender):
         self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
         self.attributes = ItemAttributes.of(config, dataset, H)
         self.event_inputs = EventInputs.of(config, dataset, H)
+        self.sparse_gradients = _sparse_gradients(config, self.attributes is not None)
         self.input_norm = nn.LayerNorm(H)
         self.dropout = Dropout(dropout)
         self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
@@ -127,7 +128,13 @@ class LSTI(SequentialRecommender):
         )
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
-        self.popularity = nn.Parameter(_log_frequency(dataset.inter_feat[self.ITEM_ID], self.n_items))
+        count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
+        self.popularity = nn.Parameter(_log_frequency(count))
+        self.n_negatives: int = config["n_negatives"]
+        self.branch_dropout: float = config["branch_dropout"]
+        self.gbce_t: float = config["gbce_t"]
+        self.n_repeats = config["train_neg_sample_args"]["sample_num"]
+        self.proposal = Proposal(count, config["negative_power"]) if self.loss_type == "SSM" else None
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
         self.carries = bool(config["carry_state"])
         self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
@@ -141,11 +148,14 @@ class LSTI(SequentialRecommender):
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, a scalar.
 
-        A batch of sequences holds (B, L) targets, 0 where there is none; a batch of prefixes holds (B,) targets, one
-        behind the last item of each row.
+        A batch of sequences holds (B, L) targets, 0 where there is none, and (B, L) or (B, L, K) negatives; a batch of
+        prefixes holds (B,) targets, one behind the last item of each row, and RecBole repeats it for each negative.
         """
+        in_sequence = self.target_field in interaction
+        if not in_sequence and self.loss_type in ("BPR", "BCE", "gBCE"):
+            interaction = self._unrepeated(interaction)
         item_seq = interaction[self.ITEM_SEQ]
-        if self.target_field in interaction:
+        if in_sequence:
             targets = interaction[self.target_field]
             row, step = targets.nonzero(as_tuple=True)
             positive = targets[row, step]
@@ -158,11 +168,13 @@ class LSTI(SequentialRecommender):
         if self.loss_type == "CE":
             pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
             return cross_entropy(user, items.vectors, items.bias, positive, *pairs)
-        sampled = self.target_field in interaction
-        negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        chosen = torch.stack([positive, negative], dim=1)
-        scores = self._score_items(user, item_seq, row, step, items, chosen, earlier)
-        return bpr(scores[:, 0], scores[:, 1])
+        if self.proposal is not None:
+            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
+            return self._sampled_softmax(self.proposal, user, items, positive, pairs)
+        negative = interaction[self.negative_field][row, step] if in_sequence else interaction[self.NEG_ITEM_ID]
+        chosen = torch.cat([positive[:, None], negative.reshape(len(positive), -1)], dim=1)  # (T, 1 + K)
+        scores = self._score_items(user, item_seq, row, step, items, chosen, earlier).float()
+        return self._sampled_loss(scores[:, 0], scores[:, 1:])
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
@@ -291,11 +303,21 @@ class LSTI(SequentialRecommender):
         if self.short_branch is not None:
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
-        return self.fusion(long, short, events)
+        return self._drop_branches(self.fusion(long, short, events))
+
+    def _drop_branches(self, interests: Interests) -> Interests:
+        """In training, leave one of two parts out for a share of the rows; the others are scaled so the mean stays."""
+        long, short, p = interests.long, interests.short, self.branch_dropout
+        if not self.training or not p or long is None or short is None:
+            return interests
+        chance = torch.rand(len(long), 1, 1, device=long.device)
+        long = long.masked_fill(chance < p / 2, 0) / (1 - p / 2)
+        short = short.masked_fill(chance >= 1 - p / 2, 0) / (1 - p / 2)
+        return Interests(long, short, interests.gate)
 
     def embed(self, item_seq: Tensor, interaction: Any, items: Items, where: Any = ...) -> Tensor:
         """Return what both branches read of the events at `where`, (..., H): items and fields of a batch."""
-        x = F.embedding(item_seq[where], items.vectors, padding_idx=0)
+        x = F.embedding(item_seq[where], items.vectors, padding_idx=0, sparse=self.sparse_gradients)
         if self.event_inputs is not None:
             x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
         return self.dropout(self.input_norm(x))
@@ -325,6 +347,40 @@ class LSTI(SequentialRecommender):
             return row[:0], row[:0], user.new_empty(0)
         return self.repeat.pairs(user, item_seq, row, step, earlier)
 
+    def _unrepeated(self, interaction: Any) -> Any:
+        """Undo that RecBole repeats a batch for each of the K negatives of its B targets: B rows, (B, K) negatives."""
+        if self.n_repeats == 1:
+            return interaction
+        negative = interaction[self.NEG_ITEM_ID].view(self.n_repeats, -1).T
+        interaction = interaction[: len(negative)]
+        interaction[self.NEG_ITEM_ID] = negative
+        return interaction
+
+    def _sampled_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.loss_type == "BPR":
+            return bpr(positive, negative)
+        if self.loss_type == "BCE":
+            return bce(positive, negative)
+        return bce(positive, negative, gbce_beta(negative.shape[1], self.n_items - 1, self.gbce_t))
+
+    def _sampled_softmax(
+        self, proposal: Proposal, user: Tensor, items: Items, positive: Tensor, pairs: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
+            user, (query, item, value) = user.float(), pairs
+            negatives, log_weight = proposal.draw(self.n_negatives)
+            vectors, bias = self._of(items, negatives)
+            scores = torch.addmm(bias, user, vectors.T)  # (T, U)
+            vectors, bias = self._of(items, positive)
+            own = (vectors * user).sum(1) + bias
+            return sampled_softmax(own, scores, positive, negatives, log_weight, query, item, value.float())
+
+    def _of(self, items: Items, chosen: Tensor) -> Items:
+        """The vectors, (..., H), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
+        vectors = F.embedding(chosen, items.vectors, sparse=self.sparse_gradients)
+        bias = torch.gather(items.bias, 0, chosen.reshape(-1), sparse_grad=self.sparse_gradients)
+        return Items(vectors, bias.view_as(chosen))
+
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
         scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
@@ -339,7 +395,8 @@ class LSTI(SequentialRecommender):
         chosen: Tensor,
         earlier: Earlier | None = None,
     ) -> Tensor:
-        scores = (F.embedding(chosen, items.vectors) @ user[:, :, None]).squeeze(2) + items.bias[chosen]  # (T, K)
+        vectors, bias = self._of(items, chosen)  # (T, K, H), (T, K)
+        scores = (vectors @ user[:, :, None]).squeeze(2) + bias
         return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step, earlier)
 
 
@@ -392,9 +449,24 @@ def _delay(x: Tensor, lag: int) -> Tensor:
     return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]] if lag else x
 
 
-def _log_frequency(items: Tensor, n_items: int) -> Tensor:
+def _sparse_gradients(config: Any, composed: bool) -> bool:
+    """Whether a step touches the rows of the items it meets alone: where it can, SSM does so unless told otherwise."""
+    if composed:
+        if config["sparse_gradients"]:
+            raise ValueError(
+                "sparse_gradients (True) must be False or null where items have attributes or given vectors: each step "
+                "makes every item anew"
+            )
+        return False
+    if config["sparse_gradients"] is not None:
+        return bool(config["sparse_gradients"])
+    one_process, learner = config["single_spec"], config["learner"]
+    return config["loss_type"] == "SSM" and one_process and learner in ("adam", "adamw") and not config["weight_decay"]
+
+
+def _log_frequency(count: Tensor) -> Tensor:
     """(N,) log of how often each item is a target, centred: the scores that a model without interests would learn."""
-    log_count = torch.log1p(torch.bincount(items, minlength=n_items).float())
+    log_count = torch.log1p(count.float())
     log_count[0] = log_count[1:].mean()  # the padding item is no item
     return log_count - log_count[0]
 

@@ -68,7 +68,7 @@ class RepeatTerm(nn.Module):
         last = (following.index_select(0, row) > now) & (steps <= now)  # (T, L)
         query, at = last.nonzero(as_tuple=True)
         seen = row.index_select(0, query) * L + at  # index_select: several times faster than [] on the CPU
-        item = item_seq.view(-1).index_select(0, seen)
+        item = item_seq.reshape(-1).index_select(0, seen)
         if place is not None:  # a column is not a step
             at = place.view(-1).index_select(0, seen)
         distance = step.index_select(0, query) - at
@@ -90,30 +90,23 @@ class RepeatTerm(nn.Module):
         earlier: Earlier | None = None,
     ) -> Tensor:
         """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""
-        steps = torch.arange(item_seq.shape[1], device=item_seq.device)
-        history = item_seq[row]  # (T, L)
-        history = history.masked_fill((steps > step[:, None]) | (history == 0), -1)
-        match = history[:, None] == items[:, :, None]  # (T, K, L)
-        count = match.sum(dim=2)
-        at = (match * (steps + 1)).amax(dim=2) - 1  # last occurrence, -1 where there is none
-        if earlier is not None:
-            match = earlier.item[row][:, None] == items[:, :, None]  # (T, K, P), at most one of P
-            at = torch.where(at < 0, -(match * earlier.distance[row][:, None]).sum(dim=2), at)
-            count = count + (match * earlier.counts[row][:, None]).sum(dim=2)
-        query, chosen = (count > 0).nonzero(as_tuple=True)
-        value = self._value(user, query, step[query] - at[query, chosen], count[query, chosen])
-        return torch.zeros_like(items, dtype=user.dtype).index_put((query, chosen), value.to(user.dtype))
+        query, item, value = self.pairs(user, item_seq, row, step, earlier)
+        if not len(query):
+            return torch.zeros_like(items, dtype=user.dtype)
+        width = torch.maximum(items.max(), item.max()) + 1
+        keys, order = (query * width + item).sort()  # a number for each pair
+        wanted = torch.arange(len(items), device=items.device)[:, None] * width + items
+        at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        term = value.to(user.dtype).index_select(0, order.index_select(0, at.view(-1))).view_as(items)
+        return torch.where(keys[at] == wanted, term, 0)
 
     def add_seen(
         self, scores: Tensor, user: Tensor, query: Tensor, item: Tensor, distance: Tensor, count: Tensor
     ) -> Tensor:
         """Return (T, N) scores with the term added for S pairs of query and item, at a distance, with a count, (S,)."""
-        value = self._value(user, query, distance, count)
-        return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
-
-    def _value(self, user: Tensor, query: Tensor, distance: Tensor, count: Tensor) -> Tensor:
         recency = _recency(distance)
-        return self.table[recency, _frequency(count)] + self.state(user)[query, recency]
+        value = self.table[recency, _frequency(count)] + self.state(user)[query, recency]
+        return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
 
 
 def _recency(distance: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def test_the_verdict_counts_errors_and_notes() -> None:
 
 
 def test_checking_loads_neither_torch_nor_recbole(tmp_path: Path) -> None:
-    write(tmp_path / "d", "inter", INTER, [("u", "a", 1)])
+    write(tmp_path / "d", "inter", INTER, [("u", "a", 1), ("u", "b", 2)])
     script = (
         "import sys\nfrom recbole_lsti.cli import main\n"
         f"code = main(['check-data', 'd', '--data_path', {str(tmp_path)!r}])\n"

@@ -79,6 +79,23 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"load_col": "abc"}, TypeError, r"load_col \(abc\) must be a dict of columns by file suffix"),
         ({"save_dataloaders": True}, ValueError, r"save_dataloaders \(True\) must be False"),
         ({"enable_scaler": True}, ValueError, r"enable_scaler \(True\) must be False where clip_grad_norm is set"),
+        (
+            {"sparse_gradients": True},
+            ValueError,
+            r"sparse_gradients \(True\) must be False or null where loss_type is CE",
+        ),
+        (
+            {"sparse_gradients": True, "loss_type": "SSM", "weight_decay": 0.1},
+            ValueError,
+            r"sparse_gradients \(True\) must be False or null where weight_decay is not 0",
+        ),
+        (
+            {"sparse_gradients": True, "loss_type": "SSM", "learner": "sgd"},
+            ValueError,
+            r"learner \(sgd\) must be adam or adamw where sparse_gradients is True",
+        ),
+        ({"ema_decay": 1.0}, ValueError, r"ema_decay \(1.0\) must be a number above 0, below 1, or null"),
+        ({"warmup_share": 1.0}, ValueError, r"warmup_share \(1.0\) must be a number from 0 to below 1"),
         ({"gbce_t": 1.5}, ValueError, r"gbce_t \(1.5\) must be a number from 0 to 1"),
         ({"learning_rate_end": 2}, ValueError, r"learning_rate_end \(2\) must be a number from 0 to 1"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),

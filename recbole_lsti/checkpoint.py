@@ -95,10 +95,10 @@ def load_other_state(model: Any, state: dict[str, Any]) -> None:
 
 
 def token_maps(dataset: Any) -> dict[str, list[str]]:
-    """Return the raw ids behind the internal ids of a data set, for users and items."""
-    return {
-        field: ["", *map(str, dataset.field2id_token[field][1:])] for field in (dataset.uid_field, dataset.iid_field)
-    }
+    """Return the raw ids behind the internal ids of a data set, for users, items and tokens that are an input."""
+    inputs = [field for field in dataset.config["input_fields"] or () if field in dataset.field2id_token]
+    fields = (dataset.uid_field, dataset.iid_field, *inputs)
+    return {field: ["", *map(str, dataset.field2id_token[field][1:])] for field in fields}
 
 
 def rng_state() -> dict[str, Any]:

@@ -87,6 +87,14 @@ LSTI_RULES = {
     "carry_state": _SWITCH,
     "long_excludes_short": _SWITCH,
     "pad_to_longest": _SWITCH,
+    "time_gaps": _SWITCH,
+    "input_fields": Rule(
+        (list, tuple),
+        "a list of fields such as ['genre', 'event'], or null",
+        lambda value: all(isinstance(field, str) for field in value) and len(set(value)) == len(value),
+        optional=True,
+    ),
+    "id_dropout": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
 }
 
 

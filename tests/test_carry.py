@@ -87,6 +87,9 @@ EXACT = [
     {"long_excludes_short": True},
     {"repeat_term": False},
     ALL_TIME,
+    {"time_gaps": True},
+    {"time_gaps": True, "fusion": "long"},
+    {"time_gaps": True, "long_excludes_short": True, "n_layers": 2},
 ]
 
 

@@ -21,6 +21,9 @@ SETTINGS = [
     {"short_seconds": 4000.0},
     {"session_gap": 1500.0},
     {"time_bias": True},
+    {"time_gaps": True},
+    {"time_gaps": True, "fusion": "long", "repeat_term": False},
+    {"time_gaps": True, "short_window": 1, "session_gap": 900.0},
     ALL_TIME,
     {**ALL_TIME, "long_excludes_short": True, "fusion": "concat", "n_layers": 3},
 ]
@@ -34,7 +37,7 @@ def test_each_step_gives_what_the_history_up_to_there_gives(settings):
     time = times_of(item_seq)
     row, step = torch.ones(3, L).nonzero(as_tuple=True)
     user = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
-    scores = model._score_all(user, item_seq, row, step).view(3, L, -1)
+    scores = model._score_all(user, item_seq, row, step, model.items()).view(3, L, -1)
     state = model.init_state(3)
     for t in range(L):
         state = model.step(state, item_seq[:, t], time[:, t])

@@ -13,15 +13,16 @@ from recbole.utils import FeatureType
 from recbole_lsti.data import snapshot
 from recbole_lsti.data.cache import Cache, entry_name
 from recbole_lsti.data.events import Events, HistoryRows
+from recbole_lsti.data.fields import InputColumns
 from recbole_lsti.data.split import VectorSplits
 from recbole_lsti.data.tables import AtomicTables
 
 # where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
-TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
+TIME_KEYS = ("short_seconds", "session_gap", "time_bias", "time_gaps")
 FIELD_TYPES = {"USER_ID_FIELD": FeatureType.TOKEN, "ITEM_ID_FIELD": FeatureType.TOKEN, "TIME_FIELD": FeatureType.FLOAT}
 
 
-class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
+class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
     """A SequentialDataset whose rows point into one time-ordered table of events.
 
     It yields the rows that RecBole's SequentialDataset yields, in both train modes, for every split, and differs in
@@ -30,8 +31,8 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
     `inter_matrix()` answer as RecBole's do.
 
     Raises:
-        ValueError: if user, item or time is not loaded or of another type, or `train_mode: sequence` meets
-            `benchmark_filename`.
+        ValueError: if user, item or time is not loaded or of another type, `input_fields` names no column of the
+            files, or `train_mode: sequence` meets `benchmark_filename`.
     """
 
     inter_feat: Any  # a DataFrame while RecBole reads and filters, an Interaction from the cache, then HistoryRows
@@ -129,6 +130,18 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         items = rows[self.item_id_list_field][start:stop]
         row, step = items.nonzero(as_tuple=True)
         return row, items[row, step]
+
+    def occurring(self) -> torch.Tensor:
+        """Return which items are among the targets and histories of the rows, (N,) bool."""
+        rows = self.inter_feat
+        found = torch.zeros(self.item_num, dtype=torch.bool)
+        if isinstance(rows, HistoryRows):
+            found[rows.occurring(self.iid_field)] = True
+        else:
+            found[rows[self.iid_field]] = True
+            found[rows[self.item_id_list_field].flatten()] = True
+        found[0] = False
+        return found
 
 
 class LSTIKGSeqDataset(LSTIDataset, recbole_dataset.KGSeqDataset):

@@ -7,6 +7,7 @@ The mathematics and its sources are in docs/model.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +17,10 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
+from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.losses import bpr, cross_entropy
 from recbole_lsti.model.repeat import Earlier, RepeatTerm
-from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
+from recbole_lsti.model.state import State, end_of_history, first_state, next_state
 
 
 class Interests(NamedTuple):
@@ -65,7 +67,7 @@ class LSTI(SequentialRecommender):
 
     Args:
         config: RecBole's Config or LSTIConfig; properties/model/LSTI.yaml lists every key with its reason.
-        dataset: any RecBole Dataset; its item count sizes the embedding.
+        dataset: any RecBole Dataset; its item count sizes the embedding. Attributes of items want an LSTIDataset.
 
     Trained from every position of a sequence (`train_mode: sequence`, the batch holds `target_item_id_list`) or from
     one target a row (`prefix`, as RecBole trains). The outputs at a step depend on that step and earlier ones alone.
@@ -86,6 +88,8 @@ class LSTI(SequentialRecommender):
         self.time_field = f"exact_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
 
         self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
+        self.attributes = ItemAttributes.of(config, dataset, H)
+        self.event_inputs = EventInputs.of(config, dataset, H)
         self.input_norm = nn.LayerNorm(H)
         self.dropout = Dropout(dropout)
         self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
@@ -132,29 +136,33 @@ class LSTI(SequentialRecommender):
         else:
             row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
             positive = interaction[self.POS_ITEM_ID]
-        user = self.forward(item_seq, interaction).at(row, step).user
+        items = self.items()
+        user = self.forward(item_seq, interaction, items).at(row, step).user
         earlier = _earlier(interaction)
         if self.loss_type == "CE":
             pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
-            return cross_entropy(user, self.item_embedding.weight, self.popularity, positive, *pairs)
+            return cross_entropy(user, items.vectors, items.bias, positive, *pairs)
         sampled = self.target_field in interaction
         negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1), earlier)
+        chosen = torch.stack([positive, negative], dim=1)
+        scores = self._score_items(user, item_seq, row, step, items, chosen, earlier)
         return bpr(scores[:, 0], scores[:, 1])
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self._at_the_end(item_seq, interaction, row, step).user
-        return self._score_items(user, item_seq, row, step, interaction[self.ITEM_ID][:, None]).squeeze(1)
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, row, step, items).user
+        return self._score_items(user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the score of every item for each row, (B, N)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self._at_the_end(item_seq, interaction, row, step).user
-        return self._score_all(user, item_seq, row, step)
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, row, step, items).user
+        return self._score_all(user, item_seq, row, step, items)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 
@@ -165,17 +173,17 @@ class LSTI(SequentialRecommender):
         """
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        interests = self._at_the_end(item_seq, interaction, row, step)
-        items = self.item_embedding.weight  # (N, H)
-        zeros = items.new_zeros(len(row), self.n_items)
+        items = self.items()
+        interests = self._at_the_end(item_seq, interaction, row, step, items)
+        zeros = items.vectors.new_zeros(len(row), self.n_items)
         repeat = zeros
         if self.repeat is not None:
             repeat = self.repeat.add_to(zeros, interests.user, item_seq, row, step)
         return (
             Scores(
-                zeros if interests.long is None else interests.long @ items.T,
-                zeros if interests.short is None else interests.short @ items.T,
-                self.popularity.expand_as(zeros),
+                zeros if interests.long is None else interests.long @ items.vectors.T,
+                zeros if interests.short is None else interests.short @ items.vectors.T,
+                items.bias.expand_as(zeros),
                 repeat,
             ),
             interests,
@@ -188,7 +196,9 @@ class LSTI(SequentialRecommender):
         return first_state(self, batch_size)
 
     @torch.no_grad()
-    def step(self, state: State, item: Tensor, time: Tensor | None = None) -> State:
+    def step(
+        self, state: State, item: Tensor, time: Tensor | None = None, fields: Mapping[str, Tensor] | None = None
+    ) -> State:
         """Read one more event of each user, at a cost that does not depend on the events before it.
 
         `state.user` of what is returned is the user vector that `forward` gives for the whole history, in evaluation
@@ -197,28 +207,52 @@ class LSTI(SequentialRecommender):
         Args:
             state (State): of B users. It is used up: its tables are written to. `clone` keeps a copy.
             item (Tensor): (B,) int64, 1..N-1.
-            time (Tensor | None): (B,) seconds, where short_seconds, session_gap or time_bias is set.
+            time (Tensor | None): (B,) seconds, where `needs_time`.
+            fields (Mapping | None): the event's own values, (B,) or (B, S), by the names that batches have for them:
+                those of `input_fields` that the .inter file holds, with LIST_SUFFIX.
         Raises:
-            ValueError: if the model needs times and there are none.
+            ValueError: if times or fields are read and not given.
         """
-        return next_state(self, state, item, self.embed(item), time)
+        return next_state(self, state, item, time, fields or {})
 
     @torch.no_grad()
     def score(self, state: State) -> Tensor:
         """Return the score of every item, (B, N), as `full_sort_predict` does for the whole history."""
-        scores = torch.addmm(self.popularity, state.user, self.item_embedding.weight.T)
+        items = self.items()
+        scores = torch.addmm(items.bias, state.user, items.vectors.T)
         return scores if self.repeat is None else self.repeat.add_seen(scores, state.user, *state.seen())
 
-    def forward(self, item_seq: Tensor, interaction: Any) -> Interests:
+    @property
+    def needs_time(self) -> bool:
+        """Whether exact times are read."""
+        parts = (self.short_branch, self.event_inputs)
+        return any(part is not None and part.needs_time for part in parts)
+
+    def items(self) -> Items:
+        """Return what every item is scored by; in training with `id_dropout`, each call draws anew."""
+        if self.attributes is None:
+            return Items(self.item_embedding.weight, self.popularity)
+        return self.attributes(self.item_embedding.weight, self.popularity)
+
+    def embed(self, item_seq: Tensor, interaction: Any, items: Items) -> Tensor:
+        """Return what both branches read at each step, (B, L, H)."""
+        events = F.embedding(item_seq, items.vectors, padding_idx=0)
+        if self.event_inputs is not None:
+            events = self.event_inputs(events, interaction)
+        return self.dropout(self.input_norm(events))
+
+    def forward(self, item_seq: Tensor, interaction: Any, items: Items | None = None) -> Interests:
         """Return the interests at every step of right-padded sequences.
 
         Args:
             item_seq (Tensor): (B, L) int64, 0 = padding.
-            interaction: the batch; its exact times, (B, L) float64 seconds, are read where the short part needs them.
+            interaction: the batch; fields of its events, and their exact times, (B, L) float64 seconds, are read
+                where they are an input or the short part needs them.
+            items (Items | None): the items, where they are scored, too; None: as `items` returns them.
         Returns:
             Interests: parts of shape (B, L, H); what stands at padded steps means nothing.
         """
-        events = self.embed(item_seq)  # (B, L, H)
+        events = self.embed(item_seq, interaction, items or self.items())  # (B, L, H)
         long = short = None
         if self.long_branch is not None:
             long = _delay(self._read_long(self.long_branch, events, interaction), self.long_lag)
@@ -226,10 +260,6 @@ class LSTI(SequentialRecommender):
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
         return self.fusion(long, short, events)
-
-    def embed(self, item_seq: Tensor) -> Tensor:
-        """Return what both branches read, (..., H), of (...) items."""
-        return self.dropout(self.input_norm(self.item_embedding(item_seq)))
 
     def _read_long(self, branch: LongBranch, events: Tensor, interaction: Any) -> Tensor:
         """The long branch at each step; windows of a longer history go on where the one before has ended."""
@@ -243,11 +273,11 @@ class LSTI(SequentialRecommender):
         self.carried[target] = left.to(self.carried.dtype)
         return outputs
 
-    def _at_the_end(self, item_seq: Tensor, interaction: Any, row: Tensor, step: Tensor) -> Interests:
+    def _at_the_end(self, item_seq: Tensor, interaction: Any, row: Tensor, step: Tensor, items: Items) -> Interests:
         """The interests at the last step of each row, every part (B, H)."""
         if self.carries and item_seq.shape[1] > self.piece:
-            return read_in_pieces(self, item_seq, interaction, step)
-        return self.forward(item_seq, interaction).at(row, step)
+            return end_of_history(self, item_seq, interaction, items)
+        return self.forward(item_seq, interaction, items).at(row, step)
 
     def _repeat_pairs(
         self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None
@@ -256,8 +286,8 @@ class LSTI(SequentialRecommender):
             return row[:0], row[:0], user.new_empty(0)
         return self.repeat.pairs(user, item_seq, row, step, earlier)
 
-    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
-        scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)
+    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
+        scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
     def _score_items(
@@ -266,11 +296,12 @@ class LSTI(SequentialRecommender):
         item_seq: Tensor,
         row: Tensor,
         step: Tensor,
-        items: Tensor,
+        items: Items,
+        chosen: Tensor,
         earlier: Earlier | None = None,
     ) -> Tensor:
-        scores = (self.item_embedding(items) @ user[:, :, None]).squeeze(2) + self.popularity[items]  # (T, K)
-        return scores if self.repeat is None else scores + self.repeat.of(items, user, item_seq, row, step, earlier)
+        scores = (F.embedding(chosen, items.vectors) @ user[:, :, None]).squeeze(2) + items.bias[chosen]  # (T, K)
+        return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step, earlier)
 
 
 class Fusion(nn.Module):

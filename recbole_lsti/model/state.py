@@ -6,7 +6,7 @@ of items, a power of two and at least twice the different items of the user who 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ class State(NamedTuple):
     long: Tensor  # (B, n_layers, 2, H), h and c of the LSTM
     delayed: Tensor  # (B, short_window, H), the long branch's last outputs, with long_excludes_short
     short: Tensor  # (B, n_layers, R, 2, H), keys and values of the last R events, the newest last
-    time: Tensor  # (B, R) float64 seconds of these events
+    time: Tensor  # (B, R or 1) float64 seconds of these events
     item: Tensor  # (B, C) int64, the different items read, 0 = an empty cell
     last: Tensor  # (B, C) int64, number of the event that held the item last, from 0
     counts: Tensor  # (B, C) int64, events that held it
@@ -95,7 +95,7 @@ def first_state(model: Any, batch_size: int) -> State:
         long=zeros(long, 2, H, dtype=weight.dtype),
         delayed=zeros(model.long_lag, H, dtype=weight.dtype),
         short=zeros(short, reach, 2, H, dtype=weight.dtype),
-        time=zeros(reach if short and model.short_branch.needs_time else 0, dtype=torch.float64),
+        time=zeros(max(1, reach) if model.needs_time else 0, dtype=torch.float64),
         item=zeros(cells),
         last=zeros(cells),
         counts=zeros(cells),
@@ -103,67 +103,104 @@ def first_state(model: Any, batch_size: int) -> State:
     )
 
 
-def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tensor | None) -> State:
-    """The state after one more event of each user; see `LSTI.step`. `event` is (B, H), the embedded event."""
-    long = short = None
+def next_state(model: Any, state: State, item: Tensor, time: Tensor | None, fields: Mapping[str, Tensor]) -> State:
+    """The state after one more event of each user; see `LSTI.step`."""
+    long = short = times = None
+    if model.needs_time:
+        if time is None:
+            raise ValueError("time (None) must be given: short_seconds, session_gap, time_bias or time_gaps is set")
+        times = torch.cat([state.time, time[:, None].double()], dim=1)
+        state = state._replace(time=times[:, 1:])
+    event = _embed_one(model, state.n_events, item, times, fields)
     if model.long_branch is not None:
         now, hidden = model.long_branch.resume(event[:, None], state.long)
         delayed = torch.cat([state.delayed, now], dim=1)  # (B, lag + 1, H)
         long = delayed[:, 0]
         state = state._replace(long=hidden, delayed=delayed[:, 1:])
     if model.short_branch is not None:
-        times = None
-        if model.short_branch.needs_time:
-            if time is None:
-                raise ValueError("time (None) must be given: short_seconds, session_gap or time_bias is set")
-            times = torch.cat([state.time, time[:, None].double()], dim=1)
-            state = state._replace(time=times[:, 1:])
-        short, kept = model.short_branch.step(event, state.short, state.n_events, times)
+        visible = times[:, -model.short_branch.reach - 1 :] if times is not None else None
+        short, kept = model.short_branch.step(event, state.short, state.n_events, visible)
         state = state._replace(short=kept)
     user = model.fusion(long, short, event).user
     return state.note(item)._replace(user=user, n_events=state.n_events + 1)
 
 
-def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, last: Tensor) -> Any:
+def _embed_one(
+    model: Any, n_events: Tensor, item: Tensor, times: Tensor | None, fields: Mapping[str, Tensor]
+) -> Tensor:
+    """(B, H), what the branches read of one event; `times` ends with the event before it and the event itself."""
+    wanted = () if model.event_inputs is None else model.event_inputs.list_fields
+    missing = [field for field in wanted if field not in fields]
+    if missing:
+        raise ValueError(f"fields ({', '.join(fields) or 'none'}) must hold {', '.join(missing)}")
+    # two steps, of which the second one is the event: its gap to the one before is an input
+    batch = {field: torch.stack([fields[field]] * 2, dim=1) for field in wanted}
+    if times is not None:
+        batch[model.time_field] = times[:, -2:]
+    pair = model.embed(torch.stack([item, item], dim=1), batch, model.items())
+    return torch.where(n_events[:, None] > 0, pair[:, 1], pair[:, 0])  # nothing stands before a first event
+
+
+def end_of_history(model: Any, item_seq: Tensor, interaction: Any, items: Any) -> Any:
     """The interests of an LSTI at the last step of whole histories, in memory for `model.piece` steps at a time.
 
     Args:
         model: the LSTI.
         item_seq (Tensor): (B, L) int64, right-padded.
-        interaction: exact times, (B, L), where the short part needs them.
-        last (Tensor): (B,) int64, each row's last step.
+        interaction: the batch; what `LSTI.forward` reads of it.
+        items (Items): as `LSTI.items` returns them.
     Returns:
         Interests: every part (B, H).
     """
     long = short = None
+    last = interaction[model.ITEM_SEQ_LEN] - 1  # (B,)
+    row = torch.arange(len(last), device=last.device)
+    history = _History(model, item_seq, interaction, items)
     if model.long_branch is not None:
-        long = _long_at(model, item_seq, last)[:, None]
-    # the short branch sees no more than its window
-    width = min(item_seq.shape[1], 1 if model.short_branch is None else model.short_branch.window)
+        long = _long_at(model, history, last)[:, None]
+    # the short branch sees no more than its window; one step more, for the gap before the first of it
+    width = 2 if model.short_branch is None else model.short_branch.window + 1
     begin = (last + 1 - width).clamp(min=0)
-    steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
-    events = model.embed(item_seq.gather(1, steps))
-    row, end = torch.arange(len(last), device=last.device), last - begin
+    steps = begin[:, None] + torch.arange(min(width, item_seq.shape[1]), device=last.device)
+    events, end = history.embed(row, steps), last - begin
     if model.short_branch is not None:
         time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
         short = model.short_branch(events, time)[row, end][:, None]
     return model.fusion(long, short, events[row, end][:, None]).at(row, torch.zeros_like(row))
 
 
-def _long_at(model: Any, item_seq: Tensor, last: Tensor) -> Tensor:
+class _History(NamedTuple):
+    """Whole histories, of which steps are embedded where they are wanted."""
+
+    model: Any
+    item_seq: Tensor
+    interaction: Any
+    items: Any
+
+    def embed(self, row: Tensor, steps: Tensor) -> Tensor:
+        """(K, S, H) of K rows, (K,), and S adjacent steps of each, (K, S) or (1, S)."""
+        inputs = self.model.event_inputs
+        names = [] if inputs is None else [*inputs.list_fields, *([self.model.time_field] if inputs.needs_time else [])]
+        batch = {name: self.interaction[name][row[:, None], steps] for name in names}
+        return self.model.embed(self.item_seq[row[:, None], steps], batch, self.items)
+
+
+def _long_at(model: Any, history: _History, last: Tensor) -> Tensor:
     """(B, H), the long branch's output that enters the score at each row's last step."""
     weight = model.item_embedding.weight
-    n_layers, H = len(model.long_branch.lstms), weight.shape[1]
+    L, H = history.item_seq.shape[1], weight.shape[1]
     found = weight.new_zeros(len(last), H)  # before the first step stand zeros
-    state = weight.new_zeros(len(last), n_layers, 2, H)
+    state = weight.new_zeros(len(last), len(model.long_branch.lstms), 2, H)
     wanted = last - model.long_lag
-    for start in range(0, item_seq.shape[1], model.piece):
+    for start in range(0, L, model.piece):
         row = (last >= start).nonzero().squeeze(1)
-        y, end = model.long_branch.resume(model.embed(item_seq[row, start : start + model.piece]), state[row])
+        before = min(start, 1)  # a step read before, for the gap behind it
+        steps = torch.arange(start - before, min(start + model.piece, L), device=last.device)[None]
+        outputs, end = model.long_branch.resume(history.embed(row, steps)[:, before:], state[row])
         state = state.index_put((row,), end)
         at = wanted[row] - start
-        here = (at >= 0) & (at < y.shape[1])
-        found = found.index_put((row[here],), y[here, at[here]])
+        here = (at >= 0) & (at < outputs.shape[1])
+        found = found.index_put((row[here],), outputs[here, at[here]])
     return found
 
 

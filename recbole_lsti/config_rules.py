@@ -90,7 +90,7 @@ LSTI_RULES = {
     "time_gaps": _SWITCH,
     "input_fields": Rule(
         (list, tuple),
-        "a list of fields such as ['genre', 'event'], or null",
+        "a list of different fields such as ['genre', 'event'], or null",
         lambda value: all(isinstance(field, str) for field in value) and len(set(value)) == len(value),
         optional=True,
     ),

@@ -166,7 +166,7 @@ def _inputs(loaded: Loaded, name: Hashable, events: slice | None, steps: int) ->
         return {} if model.event_inputs is None else model.event_inputs.unknown(steps)
     table = dataset.inter_feat.events
     last = slice(events.stop - steps, events.stop)
-    fields = [] if model.event_inputs is None else model.event_inputs.list_fields
+    fields = [] if model.event_inputs is None else model.event_inputs.reads
     found = {field: table.columns[field.removesuffix(table.list_suffix)][last][None] for field in fields}
     found[model.time_field] = torch.from_numpy(table.time[last].astype(np.float64))[None]
     return found

@@ -18,7 +18,7 @@ from recbole_lsti.data.split import VectorSplits
 from recbole_lsti.data.tables import AtomicTables
 
 # where one of these is set, LSTI reads time differences, which float32 cannot hold: batches then show exact_<time>
-TIME_KEYS = ("short_seconds", "session_gap", "time_bias", "time_gaps")
+TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
 FIELD_TYPES = {"USER_ID_FIELD": FeatureType.TOKEN, "ITEM_ID_FIELD": FeatureType.TOKEN, "TIME_FIELD": FeatureType.FLOAT}
 
 
@@ -84,6 +84,8 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
         events = self.events or self.order_events(self.inter_feat.interaction)
         if any(self.config[key] for key in TIME_KEYS):
             events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
+        if self.config["time_gaps"]:
+            events.columns[f"gap_{self.time_field}"] = torch.from_numpy(events.gaps())
         targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
         self._tell_rows(events, len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len

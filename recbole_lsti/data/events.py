@@ -56,6 +56,12 @@ class Events:
         ordered_time = _gathered(time, groups.rows.astype(np.int64) if by_time is not None else order)
         return cls(columns, groups.spread(groups.starts[:-1]), ordered_time, uid_field=uid_field, **names)
 
+    def gaps(self) -> np.ndarray:
+        """Return the seconds from the event before, of the same user, (E,) float32; -1 where there is none."""
+        gaps = np.diff(self.time, prepend=0).astype(np.float32)
+        gaps[np.arange(len(gaps)) == self.first] = -1
+        return gaps
+
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
 

@@ -17,7 +17,8 @@ class InputColumns(Dataset):
     """Loads what `input_fields` names from the .inter and .item files, and what `preload_weight` names from its file.
 
     Raises:
-        ValueError: a field of `input_fields` that is no such column, or one that is an input in another way already.
+        ValueError: a field of `input_fields` that is no such column, or one that is an input in another way already; a
+            field of `preload_weight` that is in no file, or whose ids are not those of another field.
     """
 
     inter_feat: Any
@@ -65,6 +66,23 @@ class InputColumns(Dataset):
                 raise ValueError(f"input_fields ({field}) must not be in numerical_features: LSTI scales floats itself")
             if self.field2source.get(field) not in SOURCES:
                 self._refuse(field, token, taken)
+
+    def _init_alias(self) -> None:
+        names = [name for source, columns in self._columns.items() if isinstance(source, str) for name in columns]
+        pairs = self.config["preload_weight"] or {}
+        for field in (*pairs, *pairs.values()):
+            if field not in self.field2source:
+                raise ValueError(
+                    f"preload_weight ({field}) must be a column of a file of additional_feat_suffix; "
+                    f"there: {', '.join(names) or 'none'}{nearest(field, names)}"
+                )
+        super()._init_alias()
+        aliases = [name for fields in self.alias.values() for name in fields]
+        for field in pairs:
+            if field in names and field not in aliases:
+                raise ValueError(
+                    f"preload_weight ({field}) must be keyed by another name of an id: alias_of_item_id: [{field}]"
+                )
 
     def _refuse(self, field: str, token: str, taken: dict[str, str]) -> None:
         there = [name for source in SOURCES for name in self._columns.get(source, ()) if name not in taken]

@@ -38,10 +38,15 @@ class EventInputs(nn.Module):
     def __init__(self, config: Any, dataset: Any, H: int) -> None:
         super().__init__()
         self.gap = nn.Embedding(GAP_BUCKETS, H) if config["time_gaps"] else None
-        self.time_field = f"exact_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
+        self.gap_field = f"gap_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
         fields = _fields(config, dataset, FeatureSource.INTERACTION)
         self.list_fields = [field + config["LIST_SUFFIX"] for field in fields]
         self.embeddings = nn.ModuleList(_step_embedding(dataset, field, H) for field in fields)
+
+    @property
+    def reads(self) -> list[str]:
+        """The list fields of a batch that `forward` reads."""
+        return self.list_fields if self.gap is None else [*self.list_fields, self.gap_field]
 
     @classmethod
     def of(cls, config: Any, dataset: Any, H: int) -> EventInputs | None:
@@ -50,27 +55,22 @@ class EventInputs(nn.Module):
             return cls(config, dataset, H)
         return None
 
-    @property
-    def needs_time(self) -> bool:
-        """Whether exact times are read."""
-        return self.gap is not None
-
     def forward(self, x: Tensor, interaction: Any) -> Tensor:
         """Return (B, L, H) items with the embeddings of their steps added.
 
         Args:
             x (Tensor): (B, L, H).
-            interaction: the batch: list fields of the history, (B, L) or (B, L, S), and its exact times, (B, L)
-                float64 seconds, where `needs_time`.
+            interaction: the batch: list fields of the history, (B, L) or (B, L, S), and with `time_gaps` the seconds
+                from the event before to each event, (B, L), -1 where there is none before.
         """
         if self.gap is not None:
-            x = x + self.gap(_gap_bucket(interaction[self.time_field]))
+            x = x + self.gap(_gap_bucket(interaction[self.gap_field]))
         for field, embedding in zip(self.list_fields, self.embeddings, strict=True):
             x = x + embedding(interaction[field])
         return x
 
     def unknown(self, steps: int) -> dict[str, Tensor]:
-        """Return list fields of one history of which nothing but the items is known: (1, steps) or (1, steps, S)."""
+        """Return list fields of one history of which nothing but items and times is known: (1, steps, ...)."""
         pairs: Any = zip(self.list_fields, self.embeddings, strict=True)
         return {field: embedding.unknown(steps)[None] for field, embedding in pairs}
 
@@ -255,19 +255,17 @@ def _preloaded(config: Any, dataset: Any) -> list[Tensor]:
     for field in config["preload_weight"] or {}:
         if field not in dataset.alias["item_id"]:
             raise ValueError(
-                f"preload_weight ({field}) must be keyed by another name of {dataset.iid_field}: "
-                f"alias_of_item_id: [{field}]"
+                f"preload_weight ({field}) must be keyed by another name of the item id: alias_of_item_id: [{field}]"
             )
         matrix = torch.as_tensor(dataset.get_preload_weight(field))
         matrices.append(matrix.reshape(len(matrix), -1))
     return matrices
 
 
-def _gap_bucket(time: Tensor) -> Tensor:
-    """Bucket of the gap between each step and the one before it, (B, L) seconds -> (B, L) int64; 0 at the first."""
-    gap = (time[:, 1:] - time[:, :-1]).clamp(min=0)
-    bucket = 1 + torch.log2(gap + 1).long().clamp(max=GAP_BUCKETS - 2)
-    return F.pad(bucket, (1, 0))
+def _gap_bucket(gap: Tensor) -> Tensor:
+    """Bucket of a gap, (...) seconds -> (...) int64; 0 where there is none, which is -1 seconds."""
+    bucket = 1 + torch.log2(gap.clamp(min=0) + 1).long().clamp(max=GAP_BUCKETS - 2)
+    return bucket.masked_fill(gap < 0, 0)
 
 
 def _positive(deviation: Tensor) -> Tensor:

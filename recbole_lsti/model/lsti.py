@@ -224,9 +224,9 @@ class LSTI(SequentialRecommender):
 
     @property
     def needs_time(self) -> bool:
-        """Whether exact times are read."""
-        parts = (self.short_branch, self.event_inputs)
-        return any(part is not None and part.needs_time for part in parts)
+        """Whether a history must come with its times."""
+        with_gaps = self.event_inputs is not None and self.event_inputs.gap is not None
+        return with_gaps or (self.short_branch is not None and self.short_branch.needs_time)
 
     def items(self) -> Items:
         """Return what every item is scored by; in training with `id_dropout`, each call draws anew."""

@@ -35,15 +35,17 @@ def test_each_step_gives_what_the_history_up_to_there_gives(settings):
     model, L = make_model(**settings), 40
     item_seq = random_sequences(3, L, n_items=25)  # more items than a table begins with, and repeats
     time = times_of(item_seq)
+    gap = torch.nn.functional.pad(time.diff(dim=1), (1, 0), value=-1.0).float()
+    batch = batch_of(item_seq, exact_timestamp_list=time, gap_timestamp_list=gap)
     row, step = torch.ones(3, L).nonzero(as_tuple=True)
-    user = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
+    user = model.forward(item_seq, batch).at(row, step).user
     scores = model._score_all(user, item_seq, row, step, model.items()).view(3, L, -1)
     state = model.init_state(3)
     for t in range(L):
         state = model.step(state, item_seq[:, t], time[:, t])
         torch.testing.assert_close(state.user, user.view(3, L, -1)[:, t], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model.score(state), scores[:, t], atol=1e-5, rtol=1e-5)
-    whole = model.full_sort_predict(batch_of(item_seq, exact_timestamp_list=time))
+    whole = model.full_sort_predict(batch)
     torch.testing.assert_close(model.score(state), whole, atol=1e-5, rtol=1e-5)
 
 

@@ -129,16 +129,16 @@ def _embed_one(
     model: Any, n_events: Tensor, item: Tensor, times: Tensor | None, fields: Mapping[str, Tensor]
 ) -> Tensor:
     """(B, H), what the branches read of one event; `times` ends with the event before it and the event itself."""
-    wanted = () if model.event_inputs is None else model.event_inputs.list_fields
-    missing = [field for field in wanted if field not in fields]
-    if missing:
-        raise ValueError(f"fields ({', '.join(fields) or 'none'}) must hold {', '.join(missing)}")
-    # two steps, of which the second one is the event: its gap to the one before is an input
-    batch = {field: torch.stack([fields[field]] * 2, dim=1) for field in wanted}
-    if times is not None:
-        batch[model.time_field] = times[:, -2:]
-    pair = model.embed(torch.stack([item, item], dim=1), batch, model.items())
-    return torch.where(n_events[:, None] > 0, pair[:, 1], pair[:, 0])  # nothing stands before a first event
+    inputs, batch = model.event_inputs, {}
+    if inputs is not None:
+        missing = [field for field in inputs.list_fields if field not in fields]
+        if missing:
+            raise ValueError(f"fields ({', '.join(fields) or 'none'}) must hold {', '.join(missing)}")
+        batch = {field: fields[field][:, None] for field in inputs.list_fields}
+        if times is not None:
+            gap = (times[:, -1] - times[:, -2]).float()
+            batch[inputs.gap_field] = gap.masked_fill(n_events == 0, -1)[:, None]  # nothing stands before the first
+    return model.embed(item[:, None], batch, model.items())[:, 0]
 
 
 def end_of_history(model: Any, item_seq: Tensor, interaction: Any, items: Any) -> Any:
@@ -158,10 +158,10 @@ def end_of_history(model: Any, item_seq: Tensor, interaction: Any, items: Any) -
     history = _History(model, item_seq, interaction, items)
     if model.long_branch is not None:
         long = _long_at(model, history, last)[:, None]
-    # the short branch sees no more than its window; one step more, for the gap before the first of it
-    width = 2 if model.short_branch is None else model.short_branch.window + 1
+    # the short branch sees no more than its window
+    width = min(item_seq.shape[1], 1 if model.short_branch is None else model.short_branch.window)
     begin = (last + 1 - width).clamp(min=0)
-    steps = begin[:, None] + torch.arange(min(width, item_seq.shape[1]), device=last.device)
+    steps = begin[:, None] + torch.arange(width, device=last.device)
     events, end = history.embed(row, steps), last - begin
     if model.short_branch is not None:
         time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
@@ -178,9 +178,8 @@ class _History(NamedTuple):
     items: Any
 
     def embed(self, row: Tensor, steps: Tensor) -> Tensor:
-        """(K, S, H) of K rows, (K,), and S adjacent steps of each, (K, S) or (1, S)."""
-        inputs = self.model.event_inputs
-        names = [] if inputs is None else [*inputs.list_fields, *([self.model.time_field] if inputs.needs_time else [])]
+        """(K, S, H) of K rows, (K,), and S steps of each, (K, S) or (1, S)."""
+        names = [] if self.model.event_inputs is None else self.model.event_inputs.reads
         batch = {name: self.interaction[name][row[:, None], steps] for name in names}
         return self.model.embed(self.item_seq[row[:, None], steps], batch, self.items)
 
@@ -194,9 +193,8 @@ def _long_at(model: Any, history: _History, last: Tensor) -> Tensor:
     wanted = last - model.long_lag
     for start in range(0, L, model.piece):
         row = (last >= start).nonzero().squeeze(1)
-        before = min(start, 1)  # a step read before, for the gap behind it
-        steps = torch.arange(start - before, min(start + model.piece, L), device=last.device)[None]
-        outputs, end = model.long_branch.resume(history.embed(row, steps)[:, before:], state[row])
+        steps = torch.arange(start, min(start + model.piece, L), device=last.device)[None]
+        outputs, end = model.long_branch.resume(history.embed(row, steps), state[row])
         state = state.index_put((row,), end)
         at = wanted[row] - start
         here = (at >= 0) & (at < outputs.shape[1])

@@ -85,6 +85,7 @@ EXACT = [
     {"loss_type": "BPR"},
     {"n_layers": 3, "short_window": 6},
     {"long_excludes_short": True},
+    {"short_window": 11},
     {"repeat_term": False},
     ALL_TIME,
     {"time_gaps": True},
@@ -243,7 +244,7 @@ def test_losses_under_autocast_are_those_in_float32(long_histories, small):
     [
         ({"train_mode": "prefix"}, r"train_mode \(prefix\) must be sequence where carry_state is True"),
         ({"pad_to_longest": False}, r"pad_to_longest \(False\) must be True where carry_state"),
-        ({"MAX_ITEM_LIST_LENGTH": 5}, r"MAX_ITEM_LIST_LENGTH \(5\) must be 6 or more"),
+        ({"MAX_ITEM_LIST_LENGTH": 4}, r"MAX_ITEM_LIST_LENGTH \(4\) must be above short_window \(4\)"),
     ],
 )
 def test_settings_that_cannot_carry_are_refused(long_histories, small, settings, message):

@@ -144,23 +144,22 @@ def test_each_target_is_trained_once_and_in_order(long_histories, small, shuffle
         assert all(begins == sorted(begins) for begins in windows.values())
 
 
-def test_rounds_spread_users_and_keep_their_order():
-    sizes = np.random.default_rng(1).integers(1, 9, 300)
-    sizes[7] = 40
-    chain = Chain.of_windows(np.repeat(np.arange(300), sizes))
+def test_rounds_follow_each_other_and_users_begin_all_over_the_epoch():
+    sizes = np.random.default_rng(1).integers(1, 5, 2000)
+    sizes[7] = 90
+    user = np.repeat(np.arange(2000), sizes)
+    chain = Chain.of_windows(user)
     assert chain.source.max() == chain.target.max() == np.count_nonzero(sizes > 1)
-    rounds = chain.rounds(10, shifts(chain, np.random.default_rng(2)))
-    user = np.repeat(np.arange(300), sizes)
-    seen: Counter = Counter()
-    for windows in rounds:
-        assert len(set(user[windows])) == len(windows)
-        for window in windows:
-            assert chain.nth[window] == seen[user[window]]
-            seen[user[window]] += 1
-    assert (np.array([seen[u] for u in range(300)]) == sizes).all()
-    assert len(rounds) == 40
-    share = np.array([len(windows) for windows in rounds[:10]]) / len(user)
-    assert share.min() > 0.07, "every part of the epoch holds its share"
+    rounds = chain.rounds(40, shifts(chain, np.random.default_rng(2)))
+    place = np.full(len(user), -1)
+    for number, windows in enumerate(rounds):
+        place[windows] = number
+    same = user[1:] == user[:-1]
+    assert (np.diff(place)[same] == 1).all()
+    assert sum(map(len, rounds)) == len(user)
+    assert len(rounds) == 90
+    fill = np.array([len(windows) for windows in rounds[4:36]]) / len(user)
+    assert 0.8 / 40 < fill.min() < fill.max() < 1.3 / 40
 
 
 def test_earlier_items_equal_counting_by_hand():

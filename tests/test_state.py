@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time as clock
 
+import numpy as np
 import pytest
 import torch
+from test_inputs import ALL, built, write_shop
 from test_model import ALL_TIME, N_ITEMS, batch_of, make_model, random_sequences, times_of
 
 from recbole_lsti.config_rules import FUSIONS
@@ -47,6 +49,23 @@ def test_each_step_gives_what_the_history_up_to_there_gives(settings):
         torch.testing.assert_close(model.score(state), scores[:, t], atol=1e-5, rtol=1e-5)
     whole = model.full_sort_predict(batch)
     torch.testing.assert_close(model.score(state), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("carry", [True, False])
+@torch.no_grad()
+def test_every_input_is_read_one_event_at_a_time_and_in_pieces(tmp_path, carry):
+    length = {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 5, "short_window": 3} if carry else {"short_window": 3}
+    model, loaders = built({**write_shop(tmp_path), **ALL, "time_bias": True, **length})
+    rows = loaders[2]._dataset
+    for row in range(len(rows)):
+        batch = rows[np.array([row])]
+        n, state = int(batch["item_length"]), model.init_state()
+        for t in range(n):
+            fields = {field: batch[field][:, t] for field in model.event_inputs.list_fields}
+            state = model.step(state, batch["item_id_list"][:, t], batch["exact_timestamp_list"][:, t], fields)
+        torch.testing.assert_close(model.score(state), model.full_sort_predict(batch), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"fields \(none\) must hold event_list, tags_list"):
+        model.step(state, torch.tensor([1]), torch.tensor([2e9]))
 
 
 def state_after(model, item_seq: torch.Tensor) -> State:

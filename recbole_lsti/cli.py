@@ -1,4 +1,4 @@
-"""The command line: `recbole-lsti train | recommend | convert | check-data | doctor`."""
+"""The command line: `recbole-lsti train | tune | recommend | convert | check-data | benchmark | compare | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_lsti._version import __version__
+from recbole_lsti.benchmark.cli import EXAMPLE as BENCHMARK_EXAMPLE
+from recbole_lsti.benchmark.cli import add_flags as add_benchmark_flags
+from recbole_lsti.benchmark.compare_cli import EXAMPLE as COMPARE_EXAMPLE
+from recbole_lsti.benchmark.compare_cli import add_flags as add_compare_flags
+from recbole_lsti.tune import cli as tune_cli
 
 TRAIN_EXAMPLE = """example:
   %(prog)s --model LSTI --dataset ml-100k --epochs=5 --hidden_size=32
@@ -38,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if known.command == "train":
             return train(known, rest)
+        if known.command == "tune":
+            return tune(known, rest)
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return known.run(known)
@@ -65,6 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_train_flags(
         commands.add_parser("train", help="train and test a model", epilog=TRAIN_EXAMPLE, formatter_class=raw)
     )
+    tune_cli.add_flags(
+        commands.add_parser("tune", help="search for settings", epilog=tune_cli.EXAMPLE, formatter_class=raw)
+    )
     ask = commands.add_parser(
         "recommend",
         help="long-term, short-term and fused recommendations of a checkpoint",
@@ -82,6 +92,22 @@ def build_parser() -> argparse.ArgumentParser:
             "check-data",
             help="check the atomic files of a data set and describe it",
             epilog=CHECK_DATA_EXAMPLE,
+            formatter_class=raw,
+        )
+    )
+    add_benchmark_flags(
+        commands.add_parser(
+            "benchmark",
+            help="compare models on data sets under one plan, fairly",
+            epilog=BENCHMARK_EXAMPLE,
+            formatter_class=raw,
+        )
+    )
+    add_compare_flags(
+        commands.add_parser(
+            "compare",
+            help="test which of two sides is better: results folders, checkpoints, lists of other systems",
+            epilog=COMPARE_EXAMPLE,
             formatter_class=raw,
         )
     )
@@ -150,6 +176,16 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def tune(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Search for settings by their validation score."""
+    settings = parse_settings(rest)
+    logging.getLogger().addHandler(_warnings_to_screen())
+    from recbole_lsti.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return tune_cli.main(known, settings)
+
+
 def convert(arguments: Sequence[str]) -> int:
     """Turn a log into atomic files; the converters have a command line of their own, which starts without torch."""
     try:
@@ -195,9 +231,12 @@ def format_result(result: dict[str, Any]) -> str:
     if result["test_result_unseen"]:
         columns["test, unseen items"] = result["test_result_unseen"]
     columns = {name: metrics for name, metrics in columns.items() if metrics}
-    lines = [f"{result['model']} on {result['dataset']}", f"{'':<14}" + "".join(f"{name:>20}" for name in columns)]
-    for metric in result["test_result"] or result["best_valid_result"] or {}:
-        lines.append(f"{metric:<14}" + "".join(f"{metrics[metric]:>20.4f}" for metrics in columns.values()))
+    names = list(result["test_result"] or result["best_valid_result"] or {})
+    width = max([13, *map(len, names)]) + 1
+    lines = [f"{result['model']} on {result['dataset']}", " " * width + "".join(f"{name:>20}" for name in columns)]
+    for metric in names:
+        values = (metrics[metric] for metrics in columns.values())  # None: no row for which it is defined
+        lines.append(f"{metric:<{width}}" + "".join(f"{'-' if v is None else f'{v:.4f}':>20}" for v in values))
     lines.append(
         f"\nbest epoch {result['best_epoch']} of {result['epochs_run']}, {result['train_seconds']:.0f} s of training, "
         f"{result['n_parameters']:,} parameters, {result['peak_rss_mib']:.0f} MiB"

@@ -26,6 +26,7 @@ SINE = "recbole.model.sequential_recommender.sine"
 REGISTERED = {
     "LSTI": "recbole_lsti.model.lsti",
     "Markov": "recbole_lsti.model.markov",
+    "Popularity": "recbole_lsti.model.popularity",
 }
 
 # RecBole finds a model's own data set and trainer by name as well: <Model>Dataset, <Model>Trainer.
@@ -353,6 +354,16 @@ def _metrics(register: types.ModuleType) -> None:
         register.metric_types[name] = metric.metric_type
 
 
+def _collector(trainer: types.ModuleType) -> None:
+    """Have RecBole's trainers collect what this plugin's metrics read, too, without tables of users x items.
+
+    RecBole's metrics stay the same; those over all users, which stop in RecBole, work.
+    """
+    from recbole_lsti.evaluation.collector import RankingCollector
+
+    trainer.Collector = RankingCollector  # type: ignore[attr-defined]
+
+
 def _loaders(data_utils: types.ModuleType) -> None:
     """Let RecBole's data_preparation take this plugin's loaders: it asks get_dataloader, whose table is closed."""
     original = data_utils.get_dataloader
@@ -392,7 +403,7 @@ AFTER: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "recbole.model.sequential_recommender.ksr": (_ksr_floats,),
     "recbole.trainer": (_lookups,),
     "recbole.trainer.hyper_tuning": (_hyperopt,),
-    "recbole.trainer.trainer": (_amp, _ddp_on_cpu),
+    "recbole.trainer.trainer": (_amp, _ddp_on_cpu, _collector),
     QUICK_START: (_tune_report, _spawned_processes),
 }
 AROUND: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {

@@ -49,10 +49,12 @@ RULES = {
         (dict,), "a dict such as {'max_norm': 5.0}, or null", lambda value: value.get("max_norm", 0) > 0, optional=True
     ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
+    "train_seconds_limit": _SECONDS,
     "train_mode": _one_of("sequence", "prefix"),
     "metrics": Rule(
         (list, tuple, str), "a metric or a list of them", lambda value: all(isinstance(m, str) for m in value)
     ),
+    "diversity_field": Rule((str,), "a column of the .item file, or null", optional=True),
     "load_col": Rule((dict,), "a dict of columns by file suffix, or null", optional=True),
     "use_gpu": _SWITCH,
     "show_progress": _SWITCH,
@@ -188,6 +190,10 @@ def _check_metrics(final: Mapping[str, Any]) -> None:
         if metric.lower() not in metric_types:
             known = sorted(metric_types)
             raise ValueError(f"metrics ({metric}) must be of {', '.join(known)}{nearest(metric, known)}")
+    if "intralistdiversity" in [metric.lower() for metric in metrics] and final.get("diversity_field") is None:
+        raise ValueError(
+            "diversity_field (None) must be a column of the .item file where metrics has IntraListDiversity"
+        )
     name, _, k = str(final["valid_metric"]).partition("@")
     by_value = name.lower() in ("mae", "rmse", "auc", "logloss", "gauc")
     if name.lower() not in [metric.lower() for metric in metrics] or (not by_value and k not in map(str, cutoffs)):

@@ -9,7 +9,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +25,29 @@ from recbole_lsti import checkpoint
 from recbole_lsti.compat import tensorboard_folder
 from recbole_lsti.config import LSTIConfig, external_settings, plain_config
 from recbole_lsti.data import LSTIDataset, create_dataset
+from recbole_lsti.evaluation.ranking import Rankings
 from recbole_lsti.memory import keep_freed_memory
 from recbole_lsti.trainer import PortableTrainer, trainer_class
+
+
+class Trained(NamedTuple):
+    """A finished training: what `run` returns, and the objects behind it; the network holds the best epoch's weights.
+
+    Attributes:
+        result (dict): see `run`.
+        trainer, network, dataset: RecBole's, or this package's for it.
+        loaders (tuple): training, validation and test data.
+        rankings (Rankings | None): both rankings of the test data, where they are ranked in full.
+        test_seconds (float): seconds that ranking the test data took.
+    """
+
+    result: dict[str, Any]
+    trainer: PortableTrainer
+    network: Any
+    dataset: LSTIDataset
+    loaders: tuple[Any, Any, Any]
+    rankings: Rankings | None
+    test_seconds: float
 
 
 class Loaded(NamedTuple):
@@ -46,6 +67,8 @@ def run(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    tested: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a sequential model, keep its best epoch by validation, test it once.
 
@@ -57,6 +80,9 @@ def run(
         config_file_list (list[str] | None): YAML files of settings.
         config_dict (dict | None): settings that win over the files.
         saved (bool): write a run folder; False writes nothing and keeps the best weights in memory until the test.
+        tested (bool): False leaves the test items unread, as a search for settings must; both results are None then.
+        callback_fn: called as RecBole's `fit` does, with the epoch, from 0, and its validation score; what it raises
+            ends the run.
 
     Returns:
         dict: RecBole's `best_valid_score`, `valid_score_bigger`, `best_valid_result`, `test_result` (metrics 0..1),
@@ -71,8 +97,8 @@ def run(
     first = config["single_spec"] or torch.distributed.get_rank() == 0
     run_dir = _make_run_dir(config) if saved and first else None
     try:
-        with _log_to(run_dir, config["state"]):
-            result = _train_and_test(config, run_dir, saved)
+        with log_to(run_dir, config["state"]):
+            result = train_and_test(config, run_dir, saved, tested, callback_fn).result
             if run_dir is not None:
                 (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except BaseException:
@@ -144,7 +170,7 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
     content = checkpoint.read(checkpoint_file)
     settings = {**content["config"], "force_unknown_keys": True}
     config = LSTIConfig(model or settings["model"], settings["dataset"], config_dict=settings)
-    dataset, loaders, network = _build(config)
+    dataset, loaders, network = build(config)
     for field, tokens in checkpoint.token_maps(dataset).items():
         if tokens != content["tokens"][field]:
             raise ValueError(
@@ -154,6 +180,25 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
     network.load_state_dict(content["state_dict"])
     checkpoint.load_other_state(network, content["other_parameter"])
     return Loaded(config, network.eval(), dataset, *loaders)
+
+
+def rank_test(loaded: Loaded) -> Rankings:
+    """Rank the test data of a checkpoint again, both ways, as its training did at the end.
+
+    Args:
+        loaded (Loaded): what `load` returns.
+    Returns:
+        Rankings: metrics of both rankings, and the values of each row.
+    Raises:
+        ValueError: the settings do not rank the test in full.
+    """
+    trainer = make_trainer(loaded.config, loaded.model, None)
+    trainer.eval_collector.data_collect(loaded.train_data)
+    rankings = trainer.evaluate_rankings(loaded.test_data, load_best_model=False)
+    if rankings is None:
+        mode = loaded.config["eval_args"]["mode"]["test"]
+        raise ValueError(f"eval_args mode ({mode}) must be full for the test, and the test must have rows")
+    return rankings
 
 
 def _config(
@@ -168,42 +213,75 @@ def _config(
     )
 
 
-def _train_and_test(config: LSTIConfig, run_dir: Path | None, saved: bool) -> dict[str, Any]:
+def train_and_test(
+    config: LSTIConfig,
+    run_dir: Path | None,
+    saved: bool,
+    tested: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
+) -> Trained:
+    """Train under resolved settings, keep the best epoch by validation, test it once.
+
+    Args:
+        config (LSTIConfig): the settings.
+        run_dir (Path | None): an existing folder for the learning curve and, where `saved`, the checkpoint.
+        saved (bool): write a checkpoint; else the best weights are kept in memory.
+        tested (bool): False leaves the test part unread.
+        callback_fn: called with the epoch, from 0, and its validation score.
+    Returns:
+        Trained: the result and the objects behind it.
+    Raises:
+        ValueError, TypeError, FileNotFoundError: data that cannot work.
+    """
     logger = logging.getLogger()
     logger.info(config)
-    dataset, (train_data, valid_data, test_data), network = _build(config)
+    dataset, loaders, network = build(config)
+    train_data, valid_data, test_data = loaders
     logger.info(dataset)
     logger.info(network)
-    trainer = _make_trainer(config, network, run_dir)
+    trainer = make_trainer(config, network, run_dir)
     started = time.perf_counter()
     best_valid_score, best_valid_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"], callback_fn=callback_fn
     )
     train_seconds = time.perf_counter() - started
-    rankings = trainer.evaluate_rankings(test_data)
-    test_result = trainer.evaluate(test_data, load_best_model=rankings is None) if rankings is None else rankings.raw
+    started = time.perf_counter()
+    rankings = trainer.evaluate_rankings(test_data) if tested else None
+    test_result = rankings.raw if rankings else trainer.evaluate(test_data) if tested else None
+    test_seconds = time.perf_counter() - started
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "best_valid_score": best_valid_score if math.isfinite(best_valid_score) else None,
         "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
-        "test_result": test_result,
-        "test_result_unseen": rankings and rankings.unseen,
+        "best_valid_result": _finite(best_valid_result),
+        "test_result": _finite(test_result),
+        "test_result_unseen": _finite(rankings and rankings.unseen),
         "run_dir": run_dir and str(run_dir),
-        "checkpoint_file": str(trainer.saved_model_file) if run_dir else None,
+        "checkpoint_file": str(trainer.saved_model_file) if run_dir and saved else None,
         "train_seconds": round(train_seconds, 2),
         "epochs_run": len(trainer.curve),
         "best_epoch": trainer.best_epoch + 1,
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "peak_rss_mib": _peak_rss_mib(),
+        "peak_rss_mib": peak_rss_mib(),
     }
     logger.info(json.dumps(checkpoint.plain(result), indent=2))
-    return checkpoint.plain(result)
+    return Trained(checkpoint.plain(result), trainer, network, dataset, loaders, rankings, test_seconds)
 
 
-def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
-    """Data set, loaders and network, seeded as RecBole seeds them."""
+def _finite(metrics: Mapping[str, float] | None) -> dict[str, float | None] | None:
+    """Metrics with None where one is not defined, as JSON has no NaN."""
+    if metrics is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
+    """Data set, loaders and network, seeded as RecBole seeds them.
+
+    Raises:
+        ValueError: cut-offs beyond the number of items, or nothing to train on.
+    """
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     most = max(config["topk"])
@@ -224,7 +302,8 @@ def _build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
     return dataset, loaders, network
 
 
-def _make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
+def make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
+    """The trainer of a network, which writes checkpoint and learning curve to `run_dir`, where there is one."""
     config["checkpoint_dir"] = str(run_dir or ".")  # RecBole's trainers make it, and may write more than weights to it
     with tensorboard_folder(run_dir and run_dir / "tensorboard"):
         trainer = trainer_class(config)(config, network)
@@ -248,13 +327,18 @@ def _make_run_dir(config: LSTIConfig) -> Path:
             raise OSError(
                 f"checkpoint_dir ({parent}) must be a folder that can be written to: {error.strerror}"
             ) from None
-    text = yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)
-    (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    write_config(config, run_dir)
     return run_dir
 
 
+def write_config(config: LSTIConfig, folder: Path) -> None:
+    """Write the resolved settings, from which a run can be repeated, to config.yaml of a folder."""
+    text = yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
 @contextmanager
-def _log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
+def log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
     """Send what is logged to run.log of the run folder, and warnings to the screen, while a run lasts."""
     logger = logging.getLogger()
     level = logging.getLevelName((state or "info").upper())
@@ -280,7 +364,7 @@ def _log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
             handler.close()
 
 
-def _peak_rss_mib() -> float:
+def peak_rss_mib() -> float:
     """The process's largest resident memory so far, MiB."""
     if platform.system() == "Windows":
         return round(psutil.Process().memory_info().peak_wset / 2**20, 1)

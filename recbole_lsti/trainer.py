@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import csv
 import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
+from recbole_lsti.evaluation.chunks import CHUNK_SCORES, Scores
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
@@ -30,7 +33,8 @@ class PortableTrainer(Trainer):
 
     Attributes:
         best_epoch (int): the epoch, from 0, whose weights `evaluate` loads; -1 before the first validation.
-        curve (list[dict]): one row an epoch: epoch, train_loss and, where it was validated, valid_score.
+        curve (list[dict]): one row an epoch: epoch, train_loss, seconds since `fit` began and, where it was validated,
+            valid_score.
         curve_file (Path | None): where the curve is written after each epoch, as CSV.
     """
 
@@ -44,6 +48,7 @@ class PortableTrainer(Trainer):
         self._train_data: Any = None
         self._saved = True
         self._bar: tqdm | None = None
+        self._began = 0.0
         self._every_position: EveryPosition | None = None
 
     def fit(
@@ -62,9 +67,10 @@ class PortableTrainer(Trainer):
         """
         self._train_data, self._saved = train_data, saved
         self._every_position = self._make_every_position()
+        self._began = time.monotonic()
 
         def after_validation(epoch: int, score: float) -> None:
-            self.curve[-1]["valid_score"] = float(score)
+            self.curve[-1].update(valid_score=float(score), seconds=self._elapsed())
             if self.cur_step == 0:  # RecBole's count of validations since the best one
                 self.best_epoch = epoch
                 if not saved or not self.config["single_spec"]:  # the file is process 0's, maybe on another machine
@@ -76,13 +82,31 @@ class PortableTrainer(Trainer):
         total = (self.epochs - self.start_epoch) * len(train_data)
         pace = 0.2 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
         with tqdm(total=total, unit="batch", disable=not show_progress, mininterval=pace, leave=False) as self._bar:
-            result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
+            try:
+                result = super().fit(train_data, valid_data, verbose, saved, False, after_validation)
+            except _OutOfTimeError:
+                self.logger.info(f"train_seconds_limit reached after {self._elapsed()} s and {len(self.curve)} epochs")
+                result = self.best_valid_score, self.best_valid_result
         if self.best_epoch < 0:  # nothing was validated: the last epoch stands
             self.best_epoch = len(self.curve) - 1
         if self._best_state is None and (not saved or not self.config["single_spec"]):
             self._best_state = self.model.state_dict()
         self._write_curve()
         return result
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._began, 3)
+
+    def _out_of_time(self) -> bool:
+        limit = self.config["train_seconds_limit"]
+        if limit is None or not self.curve:  # one epoch at least: there must be something to test
+            return False
+        over = self._elapsed() >= limit
+        if not self.config["single_spec"]:  # all processes must part with the loop at the same epoch
+            decision = torch.tensor([over], dtype=torch.float32, device=self.device)
+            torch.distributed.broadcast(decision, 0)
+            over = bool(decision.item())
+        return over
 
     def _make_every_position(self) -> EveryPosition | None:
         if self.config["train_mode"] != "sequence" or getattr(self.model, "trains_on_sequences", False):
@@ -94,6 +118,8 @@ class PortableTrainer(Trainer):
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
         self._write_curve()
+        if self._out_of_time():
+            raise _OutOfTimeError
         if hasattr(train_data, "set_epoch"):
             train_data.set_epoch(epoch_idx)
         if self._bar is not None:
@@ -101,7 +127,8 @@ class PortableTrainer(Trainer):
         loss_func = loss_func or self._every_position
         losses = super()._train_epoch(_Counted(train_data, self._bar), epoch_idx, loss_func, show_progress=False)
         total = sum(losses) if isinstance(losses, tuple) else losses
-        self.curve.append({"epoch": epoch_idx, "train_loss": float(total) / max(1, len(train_data))})
+        mean = float(total) / max(1, len(train_data))
+        self.curve.append({"epoch": epoch_idx, "train_loss": mean, "seconds": self._elapsed()})
         return losses
 
     def _tell(self, score: float) -> None:
@@ -114,7 +141,7 @@ class PortableTrainer(Trainer):
     def _write_curve(self) -> None:
         if self.curve_file is not None and self.curve:
             with open(self.curve_file, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, ["epoch", "train_loss", "valid_score"])
+                writer = csv.DictWriter(file, ["epoch", "train_loss", "seconds", "valid_score"])
                 writer.writeheader()
                 writer.writerows(self.curve)
 
@@ -197,7 +224,8 @@ class PortableTrainer(Trainer):
         """Evaluate both rankings in one pass: `raw`, RecBole's own, and `unseen`, the user's own items masked.
 
         Returns:
-            Rankings: one dict of RecBole's metrics each; None without data, or where they are not ranked in full.
+            Rankings: one dict of metrics each and the values of each row; None without data, or where it is not ranked
+            in full.
         """
         if not eval_data or self.config["eval_args"]["mode"]["test"] != "full":
             return None
@@ -208,6 +236,16 @@ class PortableTrainer(Trainer):
         self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
         batches = (self._full_sort_batch_eval(batch) for batch in eval_data)
         return rank(self.config, self.eval_collector, batches, eval_data._dataset.seen)
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        """As RecBole's; where a batch's scores are many and the model can tell them by ranges of items, as Scores."""
+        interaction, history, row, item = batched_data
+        many = len(interaction) * self.tot_item_num > CHUNK_SCORES
+        if not many or history is not None or not hasattr(self.model, "score_range"):
+            return super()._full_sort_batch_eval(batched_data)
+        encoded = self.model.encode(interaction.to(self.device))
+        scores = Scores(partial(self.model.score_range, encoded), len(interaction), self.tot_item_num)
+        return interaction, scores, row, item
 
     def load_best(self, model_file: str | Path | None = None) -> None:
         """Load the best weights: of `model_file`, of memory after `fit(saved=False)`, else of the run's checkpoint."""
@@ -225,6 +263,10 @@ class PortableTrainer(Trainer):
         return dict(zip(result, values.tolist(), strict=True))
 
 
+class _OutOfTimeError(Exception):
+    """Leaves RecBole's loop over the epochs at the end of one of them."""
+
+
 class LSTITrainer(PortableTrainer):
     """Trains LSTI: RecBole's loop with a learning rate that falls linearly to `learning_rate_end` over the epochs.
 
@@ -232,14 +274,12 @@ class LSTITrainer(PortableTrainer):
     """
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
-        if hasattr(train_data, "set_epoch"):
-            train_data.set_epoch(epoch_idx)
-        steps, done = len(train_data), 0
+        done = 0
 
         def lower_rate(*_: Any) -> None:
             nonlocal done
-            done += 1
-            self._set_rate((epoch_idx + done / steps) / self.epochs)
+            done += 1  # of as many batches as this epoch has, which may be more or fewer than the last one had
+            self._set_rate((epoch_idx + done / len(train_data)) / self.epochs)
 
         self._set_rate(epoch_idx / self.epochs)
         hook = self.optimizer.register_step_post_hook(lower_rate)

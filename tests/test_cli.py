@@ -68,7 +68,10 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "recommend", "convert", "check-data", "doctor"])
+COMMANDS = ["train", "tune", "recommend", "convert", "check-data", "benchmark", "compare", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(command, capsys):
     try:
         status = main([command, "--help"])
@@ -113,6 +116,19 @@ def test_the_table_leaves_out_what_was_not_measured():
     text = format_result(result)
     assert "validation" not in text
     assert "1,000 parameters" in text
+
+
+def test_a_metric_without_a_row_is_a_dash():
+    metrics = {"explorerecall@10": 0.5, "repeatrecall@10": None}
+    result = {"model": "LSTI", "dataset": "d", "best_valid_result": metrics, "test_result": metrics}
+    result |= {"test_result_unseen": None, "checkpoint_file": None, "best_epoch": 1, "epochs_run": 1}
+    result |= {"train_seconds": 1, "n_parameters": 1, "peak_rss_mib": 1}
+    lines = format_result(result).splitlines()
+    assert [line.split() for line in lines[2:4]] == [
+        ["explorerecall@10", "0.5000", "0.5000"],
+        ["repeatrecall@10", "-", "-"],
+    ]
+    assert len({len(line) for line in lines[1:4]}) == 1
 
 
 def test_an_interrupted_run_is_one_line(monkeypatch, capsys):

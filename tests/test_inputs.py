@@ -323,10 +323,10 @@ def test_what_cannot_be_an_input_is_refused(shop, settings, message):
 
 
 def test_the_cache_brings_the_fields_back(shop, tmp_path):
-    settings = shop | ALL | {"cache_dir": str(tmp_path / "cache")}
+    settings = preloaded(shop) | ALL | {"cache_dir": str(tmp_path / "cache")}
     first, loaders = built(settings)
     again, cached = built(settings)
-    for one, two in ((first, again), (first, built(shop | ALL)[0])):
+    for one, two in ((first, again), (first, built(settings | {"cache_dir": None})[0])):
         for batch, other in zip(loaders[2], cached[2], strict=True):
             torch.testing.assert_close(one.full_sort_predict(batch[0]), two.full_sort_predict(other[0]))
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -469,3 +469,42 @@ def test_an_event_input_is_made_only_where_one_is_named(shop):
     config = LSTIConfig("LSTI", "shop", config_dict=shop | {"input_fields": ["genre"]})
     dataset = create_dataset(config)
     assert EventInputs.of(config, dataset, 8) is None
+
+
+@pytest.mark.parametrize("times", [*TIMES, {"time_gaps": True, "short_window": 1}])
+@torch.no_grad()
+def test_a_state_reads_the_fields_of_one_event_at_a_time(shop, times):
+    model, loaders = built(shop | ALL | {"time_bias": True} | times)
+    batch = next(iter(loaders[0]))
+    whole, state = model.forward(batch["item_id_list"], batch).user, model.init_state(len(batch))
+    for step in range(int(batch["item_length"].min())):
+        fields = {field: batch[f"{field}_list"][:, step] for field in STEP_FIELDS}
+        state = model.step(state, batch["item_id_list"][:, step], batch["exact_timestamp_list"][:, step], fields)
+        torch.testing.assert_close(state.user, whole[:, step], atol=1e-5, rtol=1e-5)
+    unknown = model.step(state.clone(), batch["item_id_list"][:, 0], state.time[:, -1] + 60)
+    assert (unknown.user - model.step(state, batch["item_id_list"][:, 0], state.time[:, -1] + 60, fields).user).any()
+    with pytest.raises(ValueError, match=r"fields \(genre\) must be of input_fields and of the .inter file"):
+        model.step(state, batch["item_id_list"][:, 0], state.time[:, -1], {"genre": batch["item_id_list"][:, 0]})
+    with pytest.raises(ValueError, match=r"time \(None\) must be given: .* time_gaps is set"):
+        model.step(state, batch["item_id_list"][:, 0])
+
+
+@torch.no_grad()
+def test_whole_histories_in_pieces_are_read_with_their_fields(shop):
+    model, loaders = built(shop | ALL | {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 6, "short_window": 3})
+    longest = max((batch for batch, *_ in loaders[2]), key=lambda batch: int(batch["item_length"].max()))
+    assert int(longest["item_length"].max()) > 6
+    in_pieces = model.full_sort_predict(longest)
+    model.piece = 100
+    torch.testing.assert_close(model.full_sort_predict(longest), in_pieces, atol=1e-5, rtol=1e-5)
+    loss = model.train().calculate_loss(next(iter(loaders[0])))
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("whole", [{}, {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 12, "short_window": 4}])
+@torch.no_grad()
+def test_ranges_of_items_are_scored_with_their_attributes(shop, whole):
+    model, loaders = built(shop | ALL | whole)
+    batch = next(iter(loaders[2]))[0]
+    scores = model.full_sort_predict(batch)
+    torch.testing.assert_close(model.score_range(model.encode(batch), 3, 17), scores[:, 3:17], atol=1e-5, rtol=1e-5)

@@ -23,7 +23,10 @@ ALLOWED = {
         *("numpy", "pandas", "scipy", "psutil", "torch"),
         *("recbole.data", "recbole.sampler", "recbole.utils", "recbole_lsti.data"),
     ),
-    "evaluation": ("numpy", "torch", "recbole.evaluator", "recbole.utils.EvaluatorType", "recbole_lsti.evaluation"),
+    "evaluation": (
+        *("numpy", "pandas", "scipy", "statsmodels", "torch", "recbole.evaluator", "recbole.utils.EvaluatorType"),
+        *("recbole_lsti.data.events", "recbole_lsti.evaluation"),
+    ),
     "converters": ("numpy", "pandas", "pyarrow", "duckdb", "recbole_lsti.converters"),
     "compat.py": (
         "numpy",
@@ -33,6 +36,7 @@ ALLOWED = {
         "recbole_lsti.config",
         "recbole_lsti.data.loader",
         "recbole_lsti.data.sampler",
+        "recbole_lsti.evaluation.collector",
         "recbole_lsti.evaluation.metrics",
     ),
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),
@@ -45,12 +49,13 @@ ALLOWED = {
     ),
     "runner.py": (
         *("psutil", "torch", "yaml", "recbole.data", "recbole.utils", "recbole_lsti.checkpoint", "recbole_lsti.compat"),
-        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.memory", "recbole_lsti.model"),
+        *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.evaluation", "recbole_lsti.memory"),
+        "recbole_lsti.model",
         "recbole_lsti.trainer",
     ),
 }
 # what reads and checks files starts fast
-LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader")]
+LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader", "synthetic")]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "properties" not in path.parts)
 
 

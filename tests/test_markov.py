@@ -67,3 +67,40 @@ def test_it_runs_as_any_model_and_comes_back_from_its_checkpoint(tmp_path, monke
 def test_wrong_settings():
     with pytest.raises(ValueError, match=r"markov_decay \(1.5\) must be a number above 0, at most 1"):
         LSTIConfig("Markov", "ml-100k", config_dict={"markov_decay": 1.5})
+
+
+@pytest.mark.parametrize("length", [1, 2, 50])
+def test_popularity_ranks_as_recboles_pop(tmp_path, length):
+    """RecBole's own Pop, shown every training event, counts what ours counts; its scores are shares of the largest."""
+    from recbole.model.general_recommender import Pop
+
+    write_inter(tmp_path, "tiny", random_rows())
+    settings = {"data_path": str(tmp_path), "use_gpu": False, "MAX_ITEM_LIST_LENGTH": length}
+    config = LSTIConfig("Popularity", "tiny", config_dict=settings)
+    train_data, _, test_data = data_preparation(config, create_dataset(config))
+    ours = config.model_class(config, train_data._dataset)
+    events = train_data._dataset.inter_feat
+    shown = [events["item_id"]]
+    if length > 1:  # a user's first event is nobody's target
+        shown.append(events.before("item_id")[events["item_length"] == 1])
+    theirs = Pop(config, train_data._dataset)
+    for item in torch.cat(shown):  # RecBole's count of a batch takes a repeated item once
+        theirs.calculate_loss({"item_id": item[None]})
+    batch = next(iter(test_data))[0]
+    expected = theirs.full_sort_predict(batch).view(len(batch), -1).float()
+    torch.testing.assert_close(ours.full_sort_predict(batch) / ours.count.max(), expected)
+    torch.testing.assert_close(ours.predict(batch) / ours.count.max(), theirs.predict(batch))
+    assert ours.count.sum() == sum(map(len, shown))
+
+
+def test_popularity_runs_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_inter(tmp_path, "tiny", random_rows())
+    result = recbole_lsti.run("Popularity", "tiny", config_dict={"data_path": str(tmp_path), "show_progress": False})
+    assert result["epochs_run"] == 1
+    loaded = recbole_lsti.load(result["checkpoint_file"])
+    assert loaded.model.count.sum() == len(loaded.train_data._dataset.inter_feat) + n_first_events(loaded)
+
+
+def n_first_events(loaded) -> int:
+    return int((loaded.train_data._dataset.inter_feat["item_length"] == 1).sum())

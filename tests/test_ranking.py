@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,9 @@ from recbole.evaluator import Collector, Evaluator
 import recbole_lsti
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset, loader
+from recbole_lsti.evaluation.chunks import Pairs
 from recbole_lsti.evaluation.collector import RankingCollector
-from recbole_lsti.evaluation.ranking import mask_seen
+from recbole_lsti.evaluation.ranking import rank
 from recbole_lsti.trainer import LSTITrainer
 
 METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC"]
@@ -43,6 +45,54 @@ def test_metrics_equal_recboles_on_random_scores_with_ties(decimals):
     assert len(ours) == 19
     for metric, value in theirs.items():
         assert ours[metric] == pytest.approx(value, abs=1e-9), metric
+
+
+def random_batches(seed: int, decimals: int = 1, n_items: int = 60) -> list[tuple]:
+    """(scores (40, N), row and item of one to four targets a row); few different scores, so many ties."""
+    random = torch.Generator().manual_seed(seed)
+    batches = []
+    for _ in range(3):
+        scores = torch.randn(40, n_items, generator=random).round(decimals=decimals)
+        scores[:, 0] = -torch.inf
+        targets = torch.rand(40, n_items - 1, generator=random).topk(4).indices + 1
+        wanted = torch.arange(4) <= torch.randint(0, 4, (40, 1), generator=random)
+        batches.append((scores, wanted.nonzero()[:, 0], targets[wanted]))
+    return batches
+
+
+PER_ROW = [*METRICS[:-1], "F1", "Accuracy", "AveragePopularity", "TailPercentage"]
+
+
+@pytest.mark.parametrize("decimals", [0, 1])
+def test_the_values_of_rows_average_to_the_metrics(decimals):
+    settings = {"metrics": [*METRICS, *COVERAGE, "F1", "Accuracy"], "topk": [1, 5, 10], "metric_decimal_place": 15}
+    config = LSTIConfig("LSTI", "ml-100k", config_dict={**settings, "valid_metric": "NDCG@10"})
+    collector = RankingCollector(config)
+    collector.data_struct.set("data.num_items", 60)
+    collector.data_struct.set("data.count_items", Counter({item: item % 7 + 1 for item in range(1, 50)}))
+    batches = random_batches(decimals, decimals)
+
+    def scored():
+        for number, (scores, row, item) in enumerate(batches):
+            yield {"user_id": torch.arange(40) + 100 * number}, scores.clone(), row, item
+
+    found = rank(config, collector, scored(), lambda start, stop: (torch.arange(40), torch.arange(40) % 59 + 1))
+    assert set(found.users.metrics) == {f"{name.lower()}@{k}" for name in PER_ROW for k in (1, 5, 10)}
+    assert found.users.raw.shape == found.users.unseen.shape == (120, 30)
+    assert found.users.raw.dtype == found.users.unseen.dtype == "float64"
+    for name in ("raw", "unseen"):
+        means = dict(zip(found.users.metrics, getattr(found.users, name).mean(0), strict=True))
+        for metric, value in means.items():
+            assert getattr(found, name)[metric] == pytest.approx(value, abs=1e-9), metric
+    assert found.users.user.tolist() == [*range(40), *range(100, 140), *range(200, 240)]
+    for number, (_, row, item) in enumerate(batches):
+        firsts = [int(item[row == r][0]) for r in range(40)]
+        assert found.users.target[40 * number : 40 * number + 40].tolist() == firsts
+    # a row by itself: hit@1 is whether its best item is one of its targets
+    scores, row, item = batches[0]
+    hits = found.users.raw[:40, found.users.metrics.index("hit@1")]
+    assert all(not hit or scores[r].max() == scores[r, item[row == r]].max() for r, hit in enumerate(hits))
+    assert 0 < hits.sum() < 40
 
 
 def test_metrics_over_all_users_work(tmp_path, monkeypatch):
@@ -87,7 +137,7 @@ def test_stock_recbole_takes_them_too(tmp_path, monkeypatch):
 def test_a_masked_target_is_a_miss_even_where_no_other_item_is_left():
     config = LSTIConfig("LSTI", "ml-100k", config_dict={"metrics": ["Hit"], "topk": [3], "valid_metric": "Hit@3"})
     scores = torch.tensor([[-torch.inf, 5.0, 4.0, 3.0], [-torch.inf, 1.0, 2.0, 3.0]])
-    mask_seen(scores, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]))
+    Pairs(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]), scores.device).mask(0, scores)
     assert scores.tolist() == [[-torch.inf, -torch.inf, -torch.inf, 3.0], [-torch.inf, -torch.inf, 2.0, 3.0]]
     batch = [(scores, torch.arange(2), torch.tensor([2, 2]))]
     assert collected(RankingCollector, config, batch) == {"hit@3": 0.5}

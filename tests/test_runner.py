@@ -129,10 +129,10 @@ def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, s
 
 def make_trainer(settings: dict) -> tuple[PortableTrainer, torch.nn.Module]:
     from recbole_lsti.compat import tensorboard_folder
-    from recbole_lsti.runner import _build
+    from recbole_lsti.runner import build
 
     config = LSTIConfig("LSTI", "tiny", config_dict=settings)
-    _, (train_data, _, _), model = _build(config)
+    _, (train_data, _, _), model = build(config)
     with tensorboard_folder(None):
         trainer = trainer_class(config)(config, model)
     trainer._train_data = train_data
@@ -470,3 +470,24 @@ def test_no_epochs_is_a_run_too(tiny, workplace, small):
     result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 0}, saved=False)
     assert result["epochs_run"] == 0
     assert result["test_result"]
+
+
+@pytest.mark.parametrize("model", ["LSTI", "GRU4Rec"])
+def test_a_time_limit_ends_training_at_an_epochs_end(tiny, workplace, model):
+    settings = {"data_path": str(tiny), "show_progress": False, "hidden_size": 8, "epochs": 1000, "stopping_step": 1000}
+    settings |= {"train_seconds_limit": 0.5, "use_gpu": False}
+    result = recbole_lsti.run(model, "tiny", config_dict=settings)
+    assert 1 <= result["epochs_run"] < 1000
+    assert 0.5 <= result["train_seconds"] < 30
+    curve = (Path(result["run_dir"]) / "learning_curve.csv").read_text(encoding="utf-8").splitlines()
+    rows = [dict(zip(curve[0].split(","), line.split(","), strict=True)) for line in curve[1:]]
+    assert len(rows) == result["epochs_run"]
+    assert float(rows[-1]["seconds"]) >= 0.5
+    assert all(float(row["seconds"]) < 0.5 for row in rows[:-1]), "no epoch begins after the limit"
+    scores = [float(row["valid_score"]) for row in rows]
+    assert scores[result["best_epoch"] - 1] == max(scores), "the best epoch is what is tested"
+    if model == "GRU4Rec":  # LSTI's learning rate depends on the number of epochs
+        through = recbole_lsti.run(
+            model, "tiny", config_dict={**settings, "train_seconds_limit": None, "epochs": result["best_epoch"]}
+        )
+        assert result["test_result"] == through["test_result"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time as clock
 
-import numpy as np
 import pytest
 import torch
-from test_inputs import ALL, built, write_shop
 from test_model import ALL_TIME, N_ITEMS, batch_of, make_model, random_sequences, times_of
 
 from recbole_lsti.config_rules import FUSIONS
@@ -23,9 +21,6 @@ SETTINGS = [
     {"short_seconds": 4000.0},
     {"session_gap": 1500.0},
     {"time_bias": True},
-    {"time_gaps": True},
-    {"time_gaps": True, "fusion": "long", "repeat_term": False},
-    {"time_gaps": True, "short_window": 1, "session_gap": 900.0},
     ALL_TIME,
     {**ALL_TIME, "long_excludes_short": True, "fusion": "concat", "n_layers": 3},
 ]
@@ -37,35 +32,16 @@ def test_each_step_gives_what_the_history_up_to_there_gives(settings):
     model, L = make_model(**settings), 40
     item_seq = random_sequences(3, L, n_items=25)  # more items than a table begins with, and repeats
     time = times_of(item_seq)
-    gap = torch.nn.functional.pad(time.diff(dim=1), (1, 0), value=-1.0).float()
-    batch = batch_of(item_seq, exact_timestamp_list=time, gap_timestamp_list=gap)
     row, step = torch.ones(3, L).nonzero(as_tuple=True)
-    user = model.forward(item_seq, batch).at(row, step).user
+    user = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
     scores = model._score_all(user, item_seq, row, step, model.items()).view(3, L, -1)
     state = model.init_state(3)
     for t in range(L):
         state = model.step(state, item_seq[:, t], time[:, t])
         torch.testing.assert_close(state.user, user.view(3, L, -1)[:, t], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model.score(state), scores[:, t], atol=1e-5, rtol=1e-5)
-    whole = model.full_sort_predict(batch)
+    whole = model.full_sort_predict(batch_of(item_seq, exact_timestamp_list=time))
     torch.testing.assert_close(model.score(state), whole, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("carry", [True, False])
-@torch.no_grad()
-def test_every_input_is_read_one_event_at_a_time_and_in_pieces(tmp_path, carry):
-    length = {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 5, "short_window": 3} if carry else {"short_window": 3}
-    model, loaders = built({**write_shop(tmp_path), **ALL, "time_bias": True, **length})
-    rows = loaders[2]._dataset
-    for row in range(len(rows)):
-        batch = rows[np.array([row])]
-        n, state = int(batch["item_length"]), model.init_state()
-        for t in range(n):
-            fields = {field: batch[field][:, t] for field in model.event_inputs.list_fields}
-            state = model.step(state, batch["item_id_list"][:, t], batch["exact_timestamp_list"][:, t], fields)
-        torch.testing.assert_close(model.score(state), model.full_sort_predict(batch), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"fields \(none\) must hold event_list, tags_list"):
-        model.step(state, torch.tensor([1]), torch.tensor([2e9]))
 
 
 def state_after(model, item_seq: torch.Tensor) -> State:

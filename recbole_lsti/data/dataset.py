@@ -12,8 +12,9 @@ from recbole.utils import FeatureType
 
 from recbole_lsti.data import snapshot
 from recbole_lsti.data.cache import Cache, entry_name
-from recbole_lsti.data.events import Events, HistoryRows
+from recbole_lsti.data.events import EXACT_TIME, Events, HistoryRows
 from recbole_lsti.data.fields import InputColumns
+from recbole_lsti.data.grouping import positions
 from recbole_lsti.data.split import VectorSplits
 from recbole_lsti.data.tables import AtomicTables
 
@@ -74,7 +75,7 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
 
     def _normalize(self) -> None:
         # the last moment at which time is what the file says: normalisation and float32 come after
-        self.event_time = self.inter_feat[self.time_field].to_numpy(copy=True)  # int64 where the file has integers
+        self.event_time = self.inter_feat[self.time_field].to_numpy()  # int64 where the file has integers
         self.inter_feat[self.time_field] = self.inter_feat[self.time_field].astype(np.float64)
         super()._normalize()
 
@@ -86,16 +87,17 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
             events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
         if self.config["time_gaps"]:
             events.columns[f"gap_{self.time_field}"] = torch.from_numpy(events.gaps())
-        targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
-        self._tell_rows(events, len(targets))
+        begins = events.begins
+        has_history = np.ones(len(events.first), dtype=bool)
+        has_history[begins] = False
+        targets = positions(has_history)
+        self._tell_rows(begins, len(events.first), len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
         # a model that carries its state reads whole histories, MAX_ITEM_LIST_LENGTH events at a time
         longest = len(events.first) if self.config["carry_state"] else self.max_item_list_len
         self.inter_feat = HistoryRows(events, targets, longest, width)
 
-    def _tell_rows(self, events: Events, n_rows: int) -> None:
-        n_events = len(events.first)
-        begins = np.flatnonzero(np.arange(n_events) == events.first)
+    def _tell_rows(self, begins: np.ndarray, n_events: int, n_rows: int) -> None:
         lonely = np.count_nonzero(np.diff(np.r_[begins, n_events]) == 1)
         self.logger.info(
             f"{n_events} events give {n_rows} rows to predict: the first event of each of {len(begins)} users has no "
@@ -104,7 +106,9 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
 
     def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
         """Order the interactions by user and exact time; `columns` is emptied on the way."""
-        return Events.ordered(columns, self.event_time, **self.event_names())
+        columns[EXACT_TIME] = torch.from_numpy(self.event_time)
+        del self.event_time
+        return Events.ordered(columns, **self.event_names())
 
     def event_names(self) -> dict[str, str]:
         """The names that Events goes by."""

@@ -18,6 +18,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.carry import FEWEST_BATCHES, Chain, earlier_items, shifts
 from recbole_lsti.data.dataset import LSTIDataset
+from recbole_lsti.data.grouping import positions
+from recbole_lsti.data.sampler import FixedNegatives
 
 
 class Batch(Interaction):
@@ -51,14 +53,14 @@ class TrainSequences(TorchDataset):
         rows = dataset.inter_feat
         self.events = rows.events
         self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
-        self.is_target = np.zeros(len(self.events.first), dtype=bool)
-        self.is_target[rows.targets] = True
-        targets = np.flatnonzero(self.is_target)
-        first = self.events.first[targets]
-        ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
+        self.is_target = rows.target_events()
+        targets = positions(self.is_target)
+        edges = self.events.edges(targets)
+        has_targets = edges[1:] > edges[:-1]
+        first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
         overlap = dataset.config["short_window"] if carries else min(min_context, length - 1)
-        self.begin, self.end, self.counted_from = _windows(first[ends], targets[ends], length, overlap)
+        self.begin, self.end, self.counted_from = _windows(first, last, length, overlap)
         chain = Chain.of_windows(self.events.first[self.begin])
         self.chain = chain if carries and chain.of.max(initial=1) > 1 else None
 
@@ -271,11 +273,13 @@ class BoundedEvalDataLoader(FullSortEvalDataLoader):
     """RecBole's full-ranking loader with as many rows a batch as their scores of all items fit the free memory.
 
     `eval_batch_size` is the most; the metrics do not depend on it. RecBole's 4,096 rows of a million items are 16 GB.
+    A model that scores a range of items at a time (`score_range`) takes all of them at once.
     """
 
     def _init_batch_size_and_step(self) -> None:
-        fitting = rows_that_fit(self._dataset.item_num, self.config["device"])
-        self.step = min(self.config["eval_batch_size"], fitting)
+        self.step = self.config["eval_batch_size"]
+        if not hasattr(self.config.model_class, "score_range"):
+            self.step = min(self.step, rows_that_fit(self._dataset.item_num, self.config["device"]))
         self.set_batch_size(self.step)
 
 
@@ -300,7 +304,14 @@ class LengthSortedEvalDataLoader(BoundedEvalDataLoader):
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
 
-class EqualWidthNegSampleEvalDataLoader(NegSampleEvalDataLoader):
+class FixedNegSampleEvalDataLoader(NegSampleEvalDataLoader):
+    """RecBole's loader with sampled negatives, which are the same for every model, seed and epoch."""
+
+    def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        super().__init__(config, dataset, None if sampler is None else FixedNegatives(sampler), shuffle=shuffle)
+
+
+class EqualWidthNegSampleEvalDataLoader(FixedNegSampleEvalDataLoader):
     """RecBole's loader with sampled negatives, which joins rows one by one and needs them to be of one width."""
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
@@ -321,7 +332,7 @@ def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:
     if config["pad_to_longest"] and config["benchmark_filename"] is None:
         loader = LengthSortedEvalDataLoader if full else EqualWidthNegSampleEvalDataLoader
     else:
-        loader = BoundedEvalDataLoader if full else NegSampleEvalDataLoader
+        loader = BoundedEvalDataLoader if full else FixedNegSampleEvalDataLoader
     changes: dict[str, Any] = {}
     if not config["single_spec"]:
         # RecBole deals the rows out, repeats some to make the shares even, and averages the shares' rounded metrics;

@@ -1,8 +1,11 @@
-"""RecBole's sampler for sequential models without the sets that it makes for every user and never reads."""
+"""RecBole's sampler for sequential models without its sets of every user, and negatives that are always the same."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 from recbole.sampler import RepeatableSampler
 
 
@@ -12,3 +15,43 @@ class LightSampler(RepeatableSampler):
     def get_used_ids(self) -> np.ndarray:
         """Return (users,) of one and the same empty set."""
         return np.full(self.user_num, frozenset(), dtype=object)
+
+
+class FixedNegatives:
+    """Negatives to evaluate on (`uniN`, `popN`): those of a user and a target are always the same.
+
+    RecBole draws them from the one generator that initialisation, dropout and shuffling draw from, so that each model,
+    seed, epoch and batch size is judged on others. Here they depend on the ids of user and target alone. As RecBole's
+    they are drawn with replacement, and any item but the target may be one.
+
+    Args:
+        sampler (RepeatableSampler): what says how items are distributed.
+    """
+
+    SEED = 2020
+
+    def __init__(self, sampler: RepeatableSampler) -> None:
+        self._sampler = sampler
+        weight = np.ones(sampler.item_num)
+        if sampler.distribution == "popularity":
+            weight = np.bincount(sampler._get_candidates_list(), minlength=sampler.item_num) ** float(sampler.alpha)
+        weight[0] = 0  # padding
+        self._up_to = np.cumsum(weight / weight.sum())
+
+    def __getattr__(self, name: str) -> Any:
+        if "_sampler" not in self.__dict__:  # while a copy is being made, in a worker process too
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
+
+    def sample_by_user_ids(self, user_ids: Any, item_ids: Any, num: int) -> torch.Tensor:
+        """Return the negatives of R users and targets, (R * num,): the first of each, then the second of each, ..."""
+        rows = [self._draw(int(user), int(item), num) for user, item in zip(user_ids, item_ids, strict=True)]
+        return torch.from_numpy(np.array(rows, dtype=np.int64).reshape(-1, num).T.reshape(-1).copy())
+
+    def _draw(self, user: int, item: int, num: int) -> np.ndarray:
+        random = np.random.default_rng((self.SEED, user, item))
+        drawn = np.zeros(0, dtype=np.int64)
+        while len(drawn) < num:
+            more = np.searchsorted(self._up_to, random.random(2 * num), side="right")
+            drawn = np.concatenate([drawn, more[more != item]])
+        return drawn[:num]

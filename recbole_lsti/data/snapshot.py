@@ -91,5 +91,4 @@ def put_back(dataset: Any, entry: Entry) -> None:
     for name, columns in tables.items():
         tensors = {field: torch.from_numpy(array) for field, array in columns.items()}
         setattr(dataset, name, Interaction(tensors) if tensors else None)
-    dataset.event_time = events["time"]
     dataset.events = Events(dict(dataset.inter_feat.interaction), **events, **dataset.event_names())

@@ -6,56 +6,100 @@ compared on `unseen`; a target that the user has had before counts as a miss the
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from recbole.evaluator import Evaluator
 from torch import Tensor
 
+from recbole_lsti.evaluation.chunks import Scores
+from recbole_lsti.evaluation.collector import RankingCollector, collect_rankings
+
+
+class UserScores(NamedTuple):
+    """The values behind the averages: one row for each evaluated history and its target.
+
+    Attributes:
+        user: (R,) int64, the user's id, in the order of the evaluated rows.
+        target: (R,) int64, id of the row's first target, 0 where it has none.
+        metrics: M names such as `ndcg@10`: those of the metrics asked for that are averages over rows.
+        raw, unseen: (R, M) float64, 0..1 for most; NaN where a metric is not defined for a row. The mean of a column
+            without its NaN is the metric before it is rounded to `metric_decimal_place`.
+    """
+
+    user: np.ndarray
+    target: np.ndarray
+    metrics: list[str]
+    raw: np.ndarray
+    unseen: np.ndarray
+
 
 class Rankings(NamedTuple):
-    """RecBole's metrics, name -> value, for both rankings of the same scores."""
+    """RecBole's metrics, name -> value, for both rankings of the same scores, and the values of each row."""
 
     raw: dict[str, float]
     unseen: dict[str, float]
+    users: UserScores
 
 
 def rank(
     config: Any,
-    collector: Any,
-    batches: Iterable[tuple[Any, Tensor, Tensor, Tensor]],
+    collector: RankingCollector,
+    batches: Iterable[tuple[Any, Tensor | Scores, Tensor, Tensor]],
     seen: Callable[[int, int], tuple[Tensor, Tensor]],
 ) -> Rankings:
     """Collect scored batches and compute RecBole's metrics for both rankings.
 
     Args:
         config: the resolved config; it names metrics and cut-offs.
-        collector: RankingCollector after `data_collect(train_data)`.
-        batches: (interaction, scores (B, N), row of each positive (P,), item of each positive (P,)), in the order of
-            the evaluated rows.
+        collector: what has done `data_collect(train_data)`; it is left as it is.
+        batches: (interaction, scores (B, N) or Scores, row of each positive (P,), item of each positive (P,)), in the
+            order of the evaluated rows; a table of scores is used up.
         seen: for the evaluated rows start..stop, the (row, item) pairs of their whole histories, rows from 0.
     Returns:
         Rankings: plain floats, 0..1.
     """
-    both = {name: copy.deepcopy(collector) for name in Rankings._fields}
-    start = 0
+    raw, unseen = collector.twin(), collector.twin()
+    users, targets, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for interaction, scores, row, item in batches:
-        both["raw"].eval_batch_collect(scores, interaction, row, item)
-        mask_seen(scores, *seen(start, start + len(scores)))
-        both["unseen"].eval_batch_collect(scores, interaction, row, item)
+        collect_rankings([raw, unseen], scores, interaction, row, item, seen(start, start + len(scores)))
         start += len(scores)
-    evaluator = Evaluator(config)
-    results = (evaluator.evaluate(both[name].get_data_struct()) for name in both)
-    return Rankings(*({metric: float(value) for metric, value in result.items()} for result in results))
+        users.append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
+        targets.append(_first_targets(len(scores), row, item))
+    raw_metrics, names, raw_rows = evaluate_rows(config, raw.get_data_struct())
+    unseen_metrics, _, unseen_rows = evaluate_rows(config, unseen.get_data_struct())
+    rows = UserScores(np.concatenate(users), np.concatenate(targets), names, raw_rows, unseen_rows)
+    return Rankings(raw_metrics, unseen_metrics, rows)
 
 
-def mask_seen(scores: Tensor, row: Tensor, item: Tensor) -> None:
-    """Take the items of each row's history out of the race, in place; RankingCollector counts such a target a miss.
+def evaluate_rows(config: Any, collected: Any) -> tuple[dict[str, float], list[str], np.ndarray]:
+    """Compute RecBole's metrics and, where a metric is an average over rows, the values that it averages.
 
     Args:
-        scores (Tensor): (B, N).
-        row, item (Tensor): (S,) int64, the items of each row's history.
+        config: the resolved config; it names metrics and cut-offs.
+        collected: RecBole's DataStruct, as a collector's `get_data_struct` returns it.
+    Returns:
+        tuple: metric -> value, rounded as RecBole rounds; M names; (R, M) float64 values of each row.
     """
-    scores[row.to(scores.device), item.to(scores.device)] = -torch.inf
+    columns: dict[str, np.ndarray] = {}
+
+    def keep(metric: Any, average: Callable[[str, np.ndarray], dict[str, float]], name: str, value: np.ndarray) -> Any:
+        columns.update({f"{name}@{k}": value[:, k - 1] for k in metric.topk})
+        return average(name, value)
+
+    evaluator = Evaluator(config)
+    for metric in evaluator.metric_class.values():
+        if hasattr(metric, "topk_result"):  # what RecBole's metrics hand their (R, k) values to
+            metric.topk_result = partial(keep, metric, metric.topk_result)
+    result = {name: float(value) for name, value in evaluator.evaluate(collected).items()}
+    values = np.column_stack(list(columns.values())) if columns else np.empty((0, 0))
+    return result, list(columns), values.astype(np.float64)
+
+
+def _first_targets(n_rows: int, row: Tensor, item: Tensor) -> np.ndarray:
+    rows, first = np.unique(row.cpu().numpy(), return_index=True)
+    targets = np.zeros(n_rows, np.int64)
+    targets[rows] = item.cpu().numpy()[first]
+    return targets

@@ -7,6 +7,7 @@ included), S longest list of a field, D width of a vector.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,8 @@ class EventInputs(nn.Module):
         self.gap = nn.Embedding(GAP_BUCKETS, H) if config["time_gaps"] else None
         self.gap_field = f"gap_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
         fields = _fields(config, dataset, FeatureSource.INTERACTION)
-        self.list_fields = [field + config["LIST_SUFFIX"] for field in fields]
+        self.list_suffix: str = config["LIST_SUFFIX"]
+        self.list_fields = [field + self.list_suffix for field in fields]
         self.embeddings = nn.ModuleList(_step_embedding(dataset, field, H) for field in fields)
 
     @property
@@ -68,6 +70,26 @@ class EventInputs(nn.Module):
         for field, embedding in zip(self.list_fields, self.embeddings, strict=True):
             x = x + embedding(interaction[field])
         return x
+
+    def of_event(self, gap: Tensor | None, n_events: Tensor, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return one event of each of B users as `forward` reads it beside (B, H) items.
+
+        Args:
+            gap (Tensor | None): (B,) seconds since the user's last event, where gaps are read.
+            n_events (Tensor): (B,) int64, events before this one.
+            fields (Mapping): the event's fields, (B,) or (B, S); those left out are unknown.
+        Raises:
+            ValueError: a field that is no input of events.
+        """
+        B, device = len(n_events), n_events.device
+        known = {field: value[:, 0].expand(B, *value.shape[2:]).to(device) for field, value in self.unknown(1).items()}
+        for name, value in fields.items():
+            if name + self.list_suffix not in known:
+                raise ValueError(f"fields ({name}) must be of input_fields and of the .inter file")
+            known[name + self.list_suffix] = value
+        if self.gap is not None and gap is not None:
+            known[self.gap_field] = gap.float().masked_fill(n_events == 0, -1)
+        return known
 
     def unknown(self, steps: int) -> dict[str, Tensor]:
         """Return list fields of one history of which nothing but items and times is known: (1, steps, ...)."""

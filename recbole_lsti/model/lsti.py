@@ -20,7 +20,7 @@ from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.losses import bpr, cross_entropy
 from recbole_lsti.model.repeat import Earlier, RepeatTerm
-from recbole_lsti.model.state import State, end_of_history, first_state, next_state
+from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
 
 class Interests(NamedTuple):
@@ -60,6 +60,22 @@ class Scores(NamedTuple):
     def total(self) -> Tensor:
         """The score of every item, (T, N)."""
         return self.long + self.short + self.popularity + self.repeat
+
+
+class Encoded(NamedTuple):
+    """A batch read once, to be scored a range of items at a time.
+
+    Attributes:
+        user: (B, H) user vectors.
+        items: what every item is scored by.
+        item, row, repeat: S items of the histories, sorted, their rows, and their repeat terms: three (S,) tensors.
+    """
+
+    user: Tensor
+    items: Items
+    item: Tensor
+    row: Tensor
+    repeat: Tensor
 
 
 class LSTI(SequentialRecommender):
@@ -153,7 +169,7 @@ class LSTI(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self._at_the_end(item_seq, interaction, row, step, items).user
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
         return self._score_items(user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
@@ -161,8 +177,26 @@ class LSTI(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self._at_the_end(item_seq, interaction, row, step, items).user
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
         return self._score_all(user, item_seq, row, step, items)
+
+    def encode(self, interaction: Any) -> Encoded:
+        """Read the histories of a batch, for `score_range`."""
+        item_seq = interaction[self.ITEM_SEQ]
+        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
+        query, item, value = self._repeat_pairs(user, item_seq, row, step)
+        item, order = item.sort()
+        return Encoded(user, items, item, query[order], value[order].to(user.dtype))
+
+    def score_range(self, encoded: Encoded, start: int, stop: int) -> Tensor:
+        """Return the scores of the items start..stop for each row, (B, stop - start): columns of full_sort_predict."""
+        items = encoded.items
+        scores = torch.addmm(items.bias[start:stop], encoded.user, items.vectors[start:stop].T)
+        inside = slice(*torch.searchsorted(encoded.item, encoded.item.new_tensor([start, stop])).tolist())
+        where = (encoded.row[inside], encoded.item[inside] - start)
+        return scores.index_put_(where, encoded.repeat[inside], accumulate=True)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 
@@ -174,7 +208,7 @@ class LSTI(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        interests = self._at_the_end(item_seq, interaction, row, step, items)
+        interests = self._at_the_end(item_seq, interaction, items, row, step)
         zeros = items.vectors.new_zeros(len(row), self.n_items)
         repeat = zeros
         if self.repeat is not None:
@@ -188,6 +222,18 @@ class LSTI(SequentialRecommender):
             ),
             interests,
         )
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether a history must come with its times."""
+        with_gaps = self.event_inputs is not None and self.event_inputs.gap is not None
+        return with_gaps or (self.short_branch is not None and self.short_branch.needs_time)
+
+    def items(self) -> Items:
+        """Return what every item is scored by; in training with `id_dropout`, each call draws anew."""
+        if self.attributes is None:
+            return Items(self.item_embedding.weight, self.popularity)
+        return self.attributes(self.item_embedding.weight, self.popularity)
 
     # ---- one event at a time -----------------------------------------------------------------------------------
 
@@ -207,13 +253,18 @@ class LSTI(SequentialRecommender):
         Args:
             state (State): of B users. It is used up: its tables are written to. `clone` keeps a copy.
             item (Tensor): (B,) int64, 1..N-1.
-            time (Tensor | None): (B,) seconds, where `needs_time`.
-            fields (Mapping | None): the event's own values, (B,) or (B, S), by the names that batches have for them:
-                those of `input_fields` that the .inter file holds, with LIST_SUFFIX.
+            time (Tensor | None): (B,) seconds, where short_seconds, session_gap, time_bias or time_gaps is set.
+            fields (Mapping | None): the event's own `input_fields`, (B,) or (B, S); those left out are unknown.
         Raises:
-            ValueError: if times or fields are read and not given.
+            ValueError: if the model needs times and there are none; a field that is no input of events.
         """
-        return next_state(self, state, item, time, fields or {})
+        if self.needs_time and time is None:
+            raise ValueError("time (None) must be given: short_seconds, session_gap, time_bias or time_gaps is set")
+        known: dict[str, Tensor] = {}
+        if self.event_inputs is not None:
+            gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None
+            known = self.event_inputs.of_event(gap, state.n_events, fields or {})
+        return next_state(self, state, item, self.embed(item, known, self.items()), time)
 
     @torch.no_grad()
     def score(self, state: State) -> Tensor:
@@ -221,25 +272,6 @@ class LSTI(SequentialRecommender):
         items = self.items()
         scores = torch.addmm(items.bias, state.user, items.vectors.T)
         return scores if self.repeat is None else self.repeat.add_seen(scores, state.user, *state.seen())
-
-    @property
-    def needs_time(self) -> bool:
-        """Whether a history must come with its times."""
-        with_gaps = self.event_inputs is not None and self.event_inputs.gap is not None
-        return with_gaps or (self.short_branch is not None and self.short_branch.needs_time)
-
-    def items(self) -> Items:
-        """Return what every item is scored by; in training with `id_dropout`, each call draws anew."""
-        if self.attributes is None:
-            return Items(self.item_embedding.weight, self.popularity)
-        return self.attributes(self.item_embedding.weight, self.popularity)
-
-    def embed(self, item_seq: Tensor, interaction: Any, items: Items) -> Tensor:
-        """Return what both branches read at each step, (B, L, H)."""
-        events = F.embedding(item_seq, items.vectors, padding_idx=0)
-        if self.event_inputs is not None:
-            events = self.event_inputs(events, interaction)
-        return self.dropout(self.input_norm(events))
 
     def forward(self, item_seq: Tensor, interaction: Any, items: Items | None = None) -> Interests:
         """Return the interests at every step of right-padded sequences.
@@ -261,6 +293,13 @@ class LSTI(SequentialRecommender):
             short = self.short_branch(events, time)
         return self.fusion(long, short, events)
 
+    def embed(self, item_seq: Tensor, interaction: Any, items: Items, where: Any = ...) -> Tensor:
+        """Return what both branches read of the events at `where`, (..., H): items and fields of a batch."""
+        x = F.embedding(item_seq[where], items.vectors, padding_idx=0)
+        if self.event_inputs is not None:
+            x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
+        return self.dropout(self.input_norm(x))
+
     def _read_long(self, branch: LongBranch, events: Tensor, interaction: Any) -> Tensor:
         """The long branch at each step; windows of a longer history go on where the one before has ended."""
         if "state_from" not in interaction:
@@ -274,14 +313,14 @@ class LSTI(SequentialRecommender):
         self.carried[0] = 0
         return outputs
 
-    def _at_the_end(self, item_seq: Tensor, interaction: Any, row: Tensor, step: Tensor, items: Items) -> Interests:
+    def _at_the_end(self, item_seq: Tensor, interaction: Any, items: Items, row: Tensor, step: Tensor) -> Interests:
         """The interests at the last step of each row, every part (B, H)."""
         if self.carries and item_seq.shape[1] > self.piece:
-            return end_of_history(self, item_seq, interaction, items)
+            return read_in_pieces(self, item_seq, interaction, items, step)
         return self.forward(item_seq, interaction, items).at(row, step)
 
     def _repeat_pairs(
-        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         if self.repeat is None:
             return row[:0], row[:0], user.new_empty(0)

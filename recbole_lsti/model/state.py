@@ -6,7 +6,7 @@ of items, a power of two and at least twice the different items of the user who 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ class State(NamedTuple):
     long: Tensor  # (B, n_layers, 2, H), h and c of the LSTM
     delayed: Tensor  # (B, short_window, H), the long branch's last outputs, with long_excludes_short
     short: Tensor  # (B, n_layers, R, 2, H), keys and values of the last R events, the newest last
-    time: Tensor  # (B, R or 1) float64 seconds of these events
+    time: Tensor  # (B, R or 1) float64 seconds of these events; 1 where only the gap to the last one is read
     item: Tensor  # (B, C) int64, the different items read, 0 = an empty cell
     last: Tensor  # (B, C) int64, number of the event that held the item last, from 0
     counts: Tensor  # (B, C) int64, events that held it
@@ -84,6 +84,9 @@ def first_state(model: Any, batch_size: int) -> State:
     long = 0 if model.long_branch is None else len(model.long_branch.lstms)
     short = 0 if model.short_branch is None else len(model.short_branch.attentions)
     reach = model.short_branch.reach if short else 0
+    n_times = 0
+    if model.needs_time:  # a gap needs the last one
+        n_times = max(1, reach if short and model.short_branch.needs_time else 0)
     cells = 0 if model.repeat is None else FEWEST_CELLS
 
     def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -95,7 +98,7 @@ def first_state(model: Any, batch_size: int) -> State:
         long=zeros(long, 2, H, dtype=weight.dtype),
         delayed=zeros(model.long_lag, H, dtype=weight.dtype),
         short=zeros(short, reach, 2, H, dtype=weight.dtype),
-        time=zeros(max(1, reach) if model.needs_time else 0, dtype=torch.float64),
+        time=zeros(n_times, dtype=torch.float64),
         item=zeros(cells),
         last=zeros(cells),
         counts=zeros(cells),
@@ -103,102 +106,68 @@ def first_state(model: Any, batch_size: int) -> State:
     )
 
 
-def next_state(model: Any, state: State, item: Tensor, time: Tensor | None, fields: Mapping[str, Tensor]) -> State:
-    """The state after one more event of each user; see `LSTI.step`."""
-    long = short = times = None
-    if model.needs_time:
-        if time is None:
-            raise ValueError("time (None) must be given: short_seconds, session_gap, time_bias or time_gaps is set")
-        times = torch.cat([state.time, time[:, None].double()], dim=1)
-        state = state._replace(time=times[:, 1:])
-    event = _embed_one(model, state.n_events, item, times, fields)
+def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tensor | None) -> State:
+    """The state after one more event of each user; see `LSTI.step`. `event` is (B, H), the embedded event."""
+    long = short = None
     if model.long_branch is not None:
         now, hidden = model.long_branch.resume(event[:, None], state.long)
         delayed = torch.cat([state.delayed, now], dim=1)  # (B, lag + 1, H)
         long = delayed[:, 0]
         state = state._replace(long=hidden, delayed=delayed[:, 1:])
+    times = None
+    if model.needs_time and time is not None:
+        times = torch.cat([state.time, time[:, None].double()], dim=1)
+        state = state._replace(time=times[:, 1:])
     if model.short_branch is not None:
-        visible = times[:, -model.short_branch.reach - 1 :] if times is not None else None
-        short, kept = model.short_branch.step(event, state.short, state.n_events, visible)
+        times = times[:, -1 - state.short.shape[2] :] if times is not None and model.short_branch.needs_time else None
+        short, kept = model.short_branch.step(event, state.short, state.n_events, times)
         state = state._replace(short=kept)
     user = model.fusion(long, short, event).user
     return state.note(item)._replace(user=user, n_events=state.n_events + 1)
 
 
-def _embed_one(
-    model: Any, n_events: Tensor, item: Tensor, times: Tensor | None, fields: Mapping[str, Tensor]
-) -> Tensor:
-    """(B, H), what the branches read of one event; `times` ends with the event before it and the event itself."""
-    inputs, batch = model.event_inputs, {}
-    if inputs is not None:
-        missing = [field for field in inputs.list_fields if field not in fields]
-        if missing:
-            raise ValueError(f"fields ({', '.join(fields) or 'none'}) must hold {', '.join(missing)}")
-        batch = {field: fields[field][:, None] for field in inputs.list_fields}
-        if times is not None:
-            gap = (times[:, -1] - times[:, -2]).float()
-            batch[inputs.gap_field] = gap.masked_fill(n_events == 0, -1)[:, None]  # nothing stands before the first
-    return model.embed(item[:, None], batch, model.items())[:, 0]
-
-
-def end_of_history(model: Any, item_seq: Tensor, interaction: Any, items: Any) -> Any:
+def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor) -> Any:
     """The interests of an LSTI at the last step of whole histories, in memory for `model.piece` steps at a time.
 
     Args:
         model: the LSTI.
         item_seq (Tensor): (B, L) int64, right-padded.
-        interaction: the batch; what `LSTI.forward` reads of it.
-        items (Items): as `LSTI.items` returns them.
+        interaction: fields of the events, and exact times, (B, L), where the short part needs them.
+        items (Items): what the items are scored by.
+        last (Tensor): (B,) int64, each row's last step.
     Returns:
         Interests: every part (B, H).
     """
     long = short = None
-    last = interaction[model.ITEM_SEQ_LEN] - 1  # (B,)
-    row = torch.arange(len(last), device=last.device)
-    history = _History(model, item_seq, interaction, items)
     if model.long_branch is not None:
-        long = _long_at(model, history, last)[:, None]
+        long = _long_at(model, item_seq, interaction, items, last)[:, None]
     # the short branch sees no more than its window
     width = min(item_seq.shape[1], 1 if model.short_branch is None else model.short_branch.window)
     begin = (last + 1 - width).clamp(min=0)
-    steps = begin[:, None] + torch.arange(width, device=last.device)
-    events, end = history.embed(row, steps), last - begin
+    steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
+    row, end = torch.arange(len(last), device=last.device), last - begin
+    events = model.embed(item_seq, interaction, items, (row[:, None], steps))
     if model.short_branch is not None:
         time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
         short = model.short_branch(events, time)[row, end][:, None]
     return model.fusion(long, short, events[row, end][:, None]).at(row, torch.zeros_like(row))
 
 
-class _History(NamedTuple):
-    """Whole histories, of which steps are embedded where they are wanted."""
-
-    model: Any
-    item_seq: Tensor
-    interaction: Any
-    items: Any
-
-    def embed(self, row: Tensor, steps: Tensor) -> Tensor:
-        """(K, S, H) of K rows, (K,), and S steps of each, (K, S) or (1, S)."""
-        names = [] if self.model.event_inputs is None else self.model.event_inputs.reads
-        batch = {name: self.interaction[name][row[:, None], steps] for name in names}
-        return self.model.embed(self.item_seq[row[:, None], steps], batch, self.items)
-
-
-def _long_at(model: Any, history: _History, last: Tensor) -> Tensor:
+def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor) -> Tensor:
     """(B, H), the long branch's output that enters the score at each row's last step."""
     weight = model.item_embedding.weight
-    L, H = history.item_seq.shape[1], weight.shape[1]
+    n_layers, H = len(model.long_branch.lstms), weight.shape[1]
     found = weight.new_zeros(len(last), H)  # before the first step stand zeros
-    state = weight.new_zeros(len(last), len(model.long_branch.lstms), 2, H)
+    state = weight.new_zeros(len(last), n_layers, 2, H)
     wanted = last - model.long_lag
-    for start in range(0, L, model.piece):
+    for start in range(0, item_seq.shape[1], model.piece):
         row = (last >= start).nonzero().squeeze(1)
-        steps = torch.arange(start, min(start + model.piece, L), device=last.device)[None]
-        outputs, end = model.long_branch.resume(history.embed(row, steps), state[row])
+        events = model.embed(item_seq, interaction, items, (row, slice(start, start + model.piece)))
+        y, end = model.long_branch.resume(events, state[row])
         state = state.index_put((row,), end)
         at = wanted[row] - start
-        here = (at >= 0) & (at < outputs.shape[1])
-        found = found.index_put((row[here],), outputs[here, at[here]])
+        here = (at >= 0) & (at < y.shape[1])
+        found = found.index_put((row[here],), y[here, at[here]])
     return found
 
 

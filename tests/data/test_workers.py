@@ -89,6 +89,36 @@ def test_evaluation_is_the_same_with_two_workers_and_with_none(folder: Path, mod
     assert_same(*drawn)
 
 
+@pytest.mark.parametrize("mode", ["uni20", "pop20"])
+def test_sampled_negatives_are_the_same_for_every_model_seed_and_batch_size(folder: Path, mode: str) -> None:
+    """And they are what the mode says: never the target, popular items more often where popularity counts."""
+    eval_args = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": mode, "group_by": "user"}
+    settings = [
+        ("sequence", {"seed": 1}),
+        ("prefix", {"seed": 2, "eval_batch_size": 30}),
+        ("prefix with negatives", {}),
+    ]
+    found = []
+    for case, more in settings:
+        for _ in range(2):  # a second epoch of validation
+            loader = loaders(folder, SETTINGS[case], eval_args=eval_args, **more)[2]
+            np.random.seed(len(found))
+            drawn: dict[int, list[int]] = {}
+            for rows, row, _, target in loader:
+                users, items = rows["user_id"].numpy(), rows["item_id"].numpy()
+                for user in np.unique(users):
+                    drawn[int(user)] = items[users == user].tolist()
+                assert len(row) == 21 * len(target)
+            found.append(drawn)
+    assert all(each == found[0] for each in found)
+    for target, *negatives in found[0].values():
+        assert target not in negatives
+        assert min(negatives) >= 1
+    counts = np.bincount(loader._dataset.inter_feat.events.columns["item_id"].numpy())
+    often = np.mean([counts[negatives].mean() for _, *negatives in found[0].values()])
+    assert (often > 1.05 * counts[1:].mean()) == (mode == "pop20")
+
+
 @pytest.mark.parametrize("case", ["prefix", "prefix with negatives", "popular negatives", "random masks"])
 def test_prefix_batches_are_recboles(folder: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = loaders(folder, SETTINGS[case])[0]

@@ -1,7 +1,4 @@
-"""Metrics beside RecBole's, which RecBole's `metrics:` list takes as its own.
-
-Each is computed per user from what RecBole collects, for every cut-off 1..k at once, and averaged over users.
-"""
+"""Accuracy@k."""
 
 from __future__ import annotations
 
@@ -10,23 +7,6 @@ from typing import Any
 import numpy as np
 from recbole.evaluator.base_metric import TopkMetric
 from recbole.utils import EvaluatorType
-
-
-class F1(TopkMetric):
-    """Harmonic mean of precision and recall of the top k: 2 hits / (k + targets); 0 without a hit.
-
-    Source: van Rijsbergen, Information Retrieval, 2nd ed. 1979, chapter 7, with beta = 1.
-    """
-
-    metric_type = EvaluatorType.RANKING
-    metric_need = ("rec.topk",)
-    smaller = False
-
-    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
-        """Return f1@k for every cut-off."""
-        hits, n_targets = self.used_info(dataobject)  # (users, k) bool, (users,)
-        k = np.arange(1, hits.shape[1] + 1)
-        return self.topk_result("f1", 2 * hits.cumsum(axis=1) / (k + n_targets[:, None]))
 
 
 class Accuracy(TopkMetric):
@@ -44,10 +24,7 @@ class Accuracy(TopkMetric):
 
     def calculate_metric(self, dataobject: Any) -> dict[str, float]:
         """Return accuracy@k for every cut-off."""
-        hits, n_targets = self.used_info(dataobject)
+        hits, n_targets = self.used_info(dataobject)  # (R, k) bool, (R,)
         n_items = dataobject.get("data.num_items") - 1  # without padding
         k = np.arange(1, hits.shape[1] + 1)
         return self.topk_result("accuracy", (n_items - k - n_targets[:, None] + 2 * hits.cumsum(axis=1)) / n_items)
-
-
-METRICS = (Accuracy, F1)

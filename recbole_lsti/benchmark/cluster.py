@@ -1,0 +1,139 @@
+"""Running cells as Dask tasks: on a cluster whose scheduler is named, else on one made for the occasion.
+
+A task runs its cell in a process of its own on the worker, and hands the files of the cell's folder back with its line:
+workers need the data sets and this package, but no folder in common with the one who asked. A worker that is lost loses
+what it was doing, and the scheduler gives it to another one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recbole_lsti.benchmark.cell import failed
+from recbole_lsti.benchmark.plan import Cell
+from recbole_lsti.benchmark.process import run_process
+
+if TYPE_CHECKING:
+    from recbole_lsti.benchmark.execute import Options
+
+TOPIC = "recbole-lsti-cells"
+ANSWER_SECONDS = 10
+
+
+class CellKilledError(RuntimeError):
+    """A cell's process was ended by a signal; Dask tries again."""
+
+
+def run_on_cluster(
+    cells: Sequence[Cell],
+    folder: Path,
+    memory_gib: float | None,
+    options: Options,
+    started: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Run cells as Dask tasks and yield their lines as they end; see `execute.run_here`.
+
+    Raises:
+        ConnectionError: the scheduler does not answer, or goes away while cells are under way.
+        ImportError: dask or distributed is not installed.
+    """
+    with _client(options) as client:
+        from distributed import as_completed
+
+        client.subscribe_topic(TOPIC, lambda event: started(event[1]))
+        token = secrets.token_hex(4)  # keys of an earlier run on the same scheduler are others
+        futures = {
+            client.submit(
+                run_remote,
+                cell.head(),
+                _absolute(cell.settings),
+                memory_gib,
+                options.threads,
+                key=f"{cell.id}-{token}",
+                retries=options.retries,
+                pure=False,
+            ): cell
+            for cell in cells
+        }
+        lost = []
+        for future in as_completed(futures, loop=client.loop):
+            cell = futures[future]
+            if future.status == "finished":
+                line, files = future.result()
+                _unpack(files, folder / "cells" / cell.id)
+                yield line
+            elif future.status == "error":
+                yield _keep_failure(cell, future.exception(), folder / "cells" / cell.id)
+            else:
+                lost.append(cell.id)
+        if lost:
+            raise ConnectionError(
+                f"the scheduler must stay until the end: it went with {len(lost)} cells; --resume goes on with them"
+            )
+
+
+def run_remote(
+    head: dict[str, Any], settings: dict[str, Any], memory_gib: float | None, threads: int | None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Run one cell on a worker.
+
+    Returns:
+        tuple: its line, and the files of its folder, name -> content.
+    Raises:
+        CellKilledError: if a signal ended the cell's process.
+    """
+    from distributed import get_worker
+
+    get_worker().log_event(TOPIC, head["cell"])
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / head["cell"]
+        line = run_process(head, settings, folder, memory_gib, threads)
+        if line.get("killed"):
+            raise CellKilledError(line["reason"])
+        return line, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, "data_path": str(Path(settings.get("data_path", "dataset")).resolve())}
+
+
+def _unpack(files: dict[str, bytes], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _keep_failure(cell: Cell, error: BaseException, folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "traceback.txt").write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
+    return failed(cell.head(), f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+@contextmanager
+def _client(options: Options) -> Iterator[Any]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ImportError("executor dask needs dask and distributed: pip install 'recbole-lsti[cluster]'") from None
+
+    if options.scheduler is None:
+        with (
+            LocalCluster(n_workers=options.jobs, threads_per_worker=1, processes=True, dashboard_address=None) as here,
+            Client(here, set_as_default=False) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(options.scheduler, timeout=ANSWER_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConnectionError(
+            f"scheduler ({options.scheduler}) must be the address of a Dask scheduler that answers within "
+            f"{ANSWER_SECONDS} s, such as tcp://host:8786: {' '.join(str(error).split())}"
+        ) from None
+    with client:
+        yield client

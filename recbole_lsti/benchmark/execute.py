@@ -1,0 +1,182 @@
+"""Running a plan: what is left of it, on this machine, line by line into the results folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recbole_lsti._version import __version__
+from recbole_lsti.benchmark import results
+from recbole_lsti.benchmark.cell import failed
+from recbole_lsti.benchmark.plan import Cell, Plan
+from recbole_lsti.benchmark.process import run_process
+from recbole_lsti.benchmark.view import View
+
+PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "dask", "distributed")
+
+
+class Options(NamedTuple):
+    """How a plan is run; nothing here changes its results.
+
+    Attributes:
+        jobs: cells at a time.
+        executor: local or dask.
+        scheduler: address of a Dask scheduler; None: a local cluster.
+        retries: further tries of a cell whose process was killed.
+    """
+
+    jobs: int = 1
+    executor: str = "local"
+    scheduler: str | None = None
+    retries: int = 0
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of each cell, where several share this machine; None: as the environment says."""
+        if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return None
+        return max(1, (os.cpu_count() or 1) // self.jobs)
+
+
+def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -> list[dict[str, Any]]:
+    """Run the cells of a plan that are not done, and append a line for each as it ends.
+
+    Args:
+        plan: the plan.
+        folder: the results folder.
+        options: how.
+        resume (bool): go on with the folder's results; cells that failed are tried again.
+    Returns:
+        list[dict]: the lines of all cells, in the plan's order.
+    Raises:
+        ValueError, FileExistsError: a folder of another plan, or one with results and no `resume`.
+        ConnectionError: a scheduler that does not answer; what has ended by then is kept.
+    """
+    cells = plan.cells()
+    done = {
+        name: line for name, line in results.open_folder(folder, plan, resume).items() if line["status"] != "failed"
+    }
+    write_environment(folder, options)
+    for cell in cells:
+        if cell.reason is not None and cell.id not in done:
+            done[cell.id] = failed(cell.head(), cell.reason, "skipped")
+            results.append(folder, done[cell.id])
+    todo = [cell for cell in cells if cell.id not in done]
+    with View([cell.id for cell in todo], len(cells) - len(todo), options.jobs) as view:
+        for line in _executor(options)(todo, folder, plan.memory_gib, options, view.started):
+            line.pop("killed", None)
+            results.append(folder, line)
+            view.ended(line)
+    lines = results.read_results(folder).lines
+    return [lines[cell.id] for cell in cells]
+
+
+Executor = Callable[[Sequence[Cell], Path, float | None, Options, Callable[[str], None]], Iterator[dict[str, Any]]]
+
+
+def _executor(options: Options) -> Executor:
+    if options.executor == "local":
+        return run_here
+    from recbole_lsti.benchmark.cluster import run_on_cluster
+
+    return run_on_cluster
+
+
+def run_here(
+    cells: Sequence[Cell],
+    folder: Path,
+    memory_gib: float | None,
+    options: Options,
+    started: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Run cells on this machine, `options.jobs` at a time, and yield their lines as they end.
+
+    Args:
+        cells: what to run.
+        folder: the results folder.
+        memory_gib: a cell that needs more is ended.
+        options: how.
+        started: told the id of each cell that begins.
+    """
+    stop = threading.Event()
+
+    def work(cell: Cell) -> dict[str, Any]:
+        started(cell.id)
+        place = folder / "cells" / cell.id
+        line: dict[str, Any] = {}
+        for _ in range(options.retries + 1):
+            line = run_process(cell.head(), cell.settings, place, memory_gib, options.threads, stop.is_set)
+            if not line.get("killed"):
+                break
+        return line
+
+    pool = ThreadPoolExecutor(options.jobs)
+    futures = [pool.submit(work, cell) for cell in cells]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def write_environment(folder: Path, options: Options) -> None:
+    """Write environment.json: versions, processor, threads and commit, those of earlier runs of the folder behind."""
+    path = folder / "environment.json"
+    earlier: list[Any] = []
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = [*before.pop("earlier", []), before]
+    here = {**environment(), "executor": options.executor, "jobs": options.jobs}
+    here["threads"] = options.threads or int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    results.write_whole(path, results.to_json({**here, "earlier": earlier}, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, machine and commit of what runs."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "recbole_lsti": __version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": versions,
+        "system": platform.platform(),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the package lies in, with `+changes` where files differ; None: no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run([*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

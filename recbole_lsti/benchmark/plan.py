@@ -1,0 +1,317 @@
+"""The plan of a benchmark: which models, data sets, splits and seeds, under which budget; and the cells it comes to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recbole_lsti.benchmark.models import TRAINING_FREE, needs, sequential_models
+from recbole_lsti.config import LSTIConfig, check_keys, external_settings, known_keys, sequential_model
+from recbole_lsti.errors import nearest
+
+KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "settings", "controls")
+BUDGET_KEYS = ("epochs", "minutes", "memory_gib")
+FIRST_SEED = 2020
+SPLITS: dict[str, dict[str, Any]] = {
+    "loo": {"LS": "valid_and_test"},  # the last two items of each user
+    "time": {"TS": [0.8, 0.1, 0.1]},  # one moment for everybody: what comes after it is the test
+    "ratio": {"RS": [0.8, 0.1, 0.1]},  # the last tenth of each user's rows is the test, the tenth before it validation
+}
+# rows that a board needs to be read: what no training, one branch, or the other way of training comes to
+CONTROLS: dict[str, dict[str, Any]] = {
+    "Markov": {"model": "Markov"},
+    "Popularity": {"model": "Popularity"},
+    "LSTI-long": {"model": "LSTI", "fusion": "long"},
+    "LSTI-short": {"model": "LSTI", "fusion": "short"},
+    "SASRec": {"model": "SASRec"},
+    "SASRec-sequence": {"model": "SASRec", "train_mode": "sequence"},
+    "GRU4Rec": {"model": "GRU4Rec"},
+    "GRU4Rec-sequence": {"model": "GRU4Rec", "train_mode": "sequence"},
+}
+ALIASES = {"Pop": "Popularity"}  # RecBole's name of the same ranking
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the board: a model under a name of its own, with settings that only it has."""
+
+    name: str
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> Any:
+        """Return it as a plan spells it: the name alone, or `{name: {model: ..., key: value}}`."""
+        if not self.settings and self.name == self.model:
+            return self.name
+        return {self.name: {"model": self.model, **self.settings}}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a variant on one split of a data set with one seed.
+
+    Attributes:
+        settings: the config dict that the run gets.
+        reason: why it cannot run, or None.
+    """
+
+    variant: str
+    model: str
+    dataset: str
+    split: str
+    seed: int
+    settings: dict[str, Any]
+    reason: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The cell's name, which is its folder's: `<variant>-<dataset>-<split>-<seed>`."""
+        return f"{self.variant}-{self.dataset}-{self.split}-{self.seed}"
+
+    def head(self) -> dict[str, Any]:
+        """Return what every line of results.jsonl begins with."""
+        names = {key: getattr(self, key) for key in ("variant", "model", "dataset", "split", "seed")}
+        return {"cell": self.id, **names}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark as its YAML or the flags describe it, checked.
+
+    Attributes:
+        models: the variants that were asked for.
+        controls: the variants that stand beside them so that the others can be judged.
+        splits: of SPLITS.
+        ranking: `full`, or `uniN`/`popN`: N negatives drawn once, the same for every model.
+        epochs, minutes: at most, for each training; None: what the models' defaults say.
+        memory_gib: a cell that needs more is ended; None: no limit.
+        settings: for every model that knows the key.
+    """
+
+    models: tuple[Variant, ...]
+    controls: tuple[Variant, ...]
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    splits: tuple[str, ...] = ("loo",)
+    ranking: str = "full"
+    epochs: int | None = None
+    minutes: float | None = None
+    memory_gib: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """All rows of the board."""
+        return (*self.models, *self.controls)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the plan as plain data, which `from_dict` reads back."""
+        budget = {key: getattr(self, key) for key in BUDGET_KEYS if getattr(self, key) is not None}
+        return {
+            "models": [variant.plain() for variant in self.models],
+            "controls": [variant.name for variant in self.controls],
+            "datasets": list(self.datasets),
+            "seeds": list(self.seeds),
+            "split": list(self.splits),
+            "ranking": self.ranking,
+            "budget": budget,
+            "settings": dict(self.settings),
+        }
+
+    def cells(self) -> list[Cell]:
+        """Return the cells, those of one seed after those of another, so that a board is whole early.
+
+        Raises:
+            ValueError: two cells with one name; settings that no model or the model they are meant for does not know.
+            TypeError, FileNotFoundError: settings of the wrong type; a missing data set.
+        """
+        first: dict[tuple[str, str, str], Cell] = {}
+        for split in self.splits:
+            for dataset in self.datasets:
+                for variant in self.variants:
+                    first[variant.name, dataset, split] = self._cell(variant, dataset, split)
+        self._check_settings()
+        cells = [
+            Cell(cell.variant, cell.model, cell.dataset, cell.split, seed, {**cell.settings, "seed": seed}, cell.reason)
+            for seed in self.seeds
+            for cell in first.values()
+        ]
+        ids = [cell.id for cell in cells]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"cell ({name}) must be one: two variants or data sets come to the same name")
+        return cells
+
+    def _cell(self, variant: Variant, dataset: str, split: str) -> Cell:
+        known = _known(variant.model)
+        given = {key: value for key, value in self.settings.items() if key in known} | dict(variant.settings)
+        eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
+        settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
+        if self.epochs is not None and variant.model not in TRAINING_FREE:
+            settings.setdefault("epochs", self.epochs)
+            if "pretrain_epochs" in known:
+                settings.setdefault("pretrain_epochs", self.epochs)
+        if self.minutes is not None:
+            settings["train_seconds_limit"] = 60 * self.minutes
+        LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name included
+        needed = needs(variant.model, dataset, settings)
+        settings = {**settings, **needed.settings}
+        return Cell(variant.name, variant.model, dataset, split, FIRST_SEED, settings, needed.reason)
+
+    def _check_settings(self) -> None:
+        known: set[str] = set().union(*(_known(variant.model) for variant in self.variants))
+        if not known.issuperset(self.settings):  # a key of a model that is not in the plan is no misspelling
+            known |= set().union(*map(_known, sequential_models()))
+        check_keys(self.settings, known)
+
+
+@cache
+def _known(model: str) -> frozenset[str]:
+    config = LSTIConfig(model, "ml-100k")
+    return frozenset(config.internal_config_dict) | known_keys(config.model_class)
+
+
+def read_plan(path: Path | str, changes: Mapping[str, Any] | None = None) -> Plan:
+    """Read a plan from a YAML file.
+
+    Args:
+        path: the file.
+        changes: keys of the plan that the command line sets.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError, TypeError: what `from_dict` refuses.
+    """
+    return from_dict({**external_settings([str(path)], None), **(changes or {})})
+
+
+def from_dict(content: Mapping[str, Any]) -> Plan:
+    """Return the plan that plain data describe.
+
+    Raises:
+        ValueError: an unknown key, model or split (names the nearest), two variants with one name, a bad number.
+        TypeError: a value of the wrong type.
+    """
+    for key in content:
+        if key not in KEYS:
+            raise ValueError(f"key of the plan ({key}) must be one of {', '.join(KEYS)}{nearest(str(key), KEYS)}")
+    models = tuple(_variant(entry) for entry in _models(content.get("models")))
+    settings = content.get("settings") or {}
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings ({settings}) must be a dict of settings")
+    for key in ("eval_args", "seed"):
+        if key in settings:
+            raise ValueError(f"settings: {key} must be left to the plan's split, ranking and seeds")
+    plan = Plan(
+        models=models,
+        controls=_controls(content.get("controls", True), models),
+        datasets=tuple(_words("datasets", content.get("datasets", "ml-100k"))),
+        seeds=_seeds(content.get("seeds", 1)),
+        splits=tuple(_words("split", content.get("split", "loo"), tuple(SPLITS))),
+        ranking=_ranking(content.get("ranking", "full")),
+        settings=dict(settings),
+        **_budget(content.get("budget") or {}),
+    )
+    names = [variant.name for variant in plan.variants]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"models: {name} must stand there once; give one of the two another name")
+    return plan
+
+
+def _models(entries: Any) -> list[Any]:
+    if entries == "all":
+        return [name for name in sequential_models() if name not in TRAINING_FREE]
+    if isinstance(entries, str):
+        return [entries]
+    if not isinstance(entries, Sequence) or not entries:
+        raise TypeError(f"models ({entries}) must be a list of models and variants, or all")
+    return list(entries)
+
+
+def _variant(entry: Any) -> Variant:
+    if isinstance(entry, Mapping):
+        if len(entry) != 1 or not isinstance(next(iter(entry.values())), Mapping):
+            raise TypeError(f"models: {dict(entry)} must be a model's name or {{name: {{model: ..., key: value}}}}")
+        ((name, settings),) = entry.items()
+        model = settings.get("model", name)
+    else:
+        name, model, settings = entry, entry, {}
+    name, model = str(name), ALIASES.get(str(model), str(model))
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise ValueError(f"models: name ({name}) must be of letters, digits, ., + and -, for it names a folder")
+    known = sequential_models()
+    if model not in known:
+        raise ValueError(f"models ({model}) must be of {', '.join(known)}{nearest(model, known)}")
+    own = {key: value for key, value in settings.items() if key != "model"}
+    for key in ("eval_args", "seed"):
+        if key in own:
+            raise ValueError(f"models: {key} of {name} must be left to the plan's split, ranking and seeds")
+    sequential_model(model)
+    return Variant(name, model, own)
+
+
+def _controls(wanted: Any, models: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    if isinstance(wanted, bool):
+        with_lsti = any(variant.model == "LSTI" for variant in models)
+        names = [name for name in CONTROLS if with_lsti or name in TRAINING_FREE] if wanted else []
+    else:
+        names = [ALIASES.get(name, name) for name in _words("controls", wanted or [])]
+    there = [(variant.model, dict(variant.settings)) for variant in models]
+    controls = []
+    for name in names:
+        if name not in CONTROLS:
+            raise ValueError(f"controls ({name}) must be of {', '.join(CONTROLS)}{nearest(name, CONTROLS)}")
+        control = _variant({name: CONTROLS[name]})
+        if (control.model, dict(control.settings)) not in there:
+            controls.append(control)
+    return tuple(controls)
+
+
+def _words(key: str, value: Any, allowed: tuple[str, ...] | None = None) -> list[str]:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"{key} ({value}) must be a name or a list of names")
+    if not words and key != "controls":
+        raise ValueError(f"{key} ({value}) must name at least one")
+    for word in words:
+        if allowed is not None and word not in allowed:
+            raise ValueError(f"{key} ({word}) must be one of {', '.join(allowed)}{nearest(word, allowed)}")
+        if words.count(word) > 1:
+            raise ValueError(f"{key}: {word} must stand there once")
+    return list(words)
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(FIRST_SEED, FIRST_SEED + value))
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [None]
+    if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+        raise ValueError(f"seeds ({value}) must be how many (1 or more) or a list of whole numbers, 0 or more")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"seeds ({value}) must be different")
+    return tuple(numbers)
+
+
+def _ranking(value: Any) -> str:
+    if not re.fullmatch(r"full|(uni|pop)[1-9]\d*", str(value)):
+        raise ValueError(f"ranking ({value}) must be full, or uniN or popN for N sampled negatives")
+    return str(value)
+
+
+def _budget(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"budget ({value}) must be a dict with epochs, minutes and memory_gib")
+    for key, number in value.items():
+        if key not in BUDGET_KEYS:
+            raise ValueError(
+                f"key of budget ({key}) must be one of {', '.join(BUDGET_KEYS)}{nearest(key, BUDGET_KEYS)}"
+            )
+        whole = key == "epochs"
+        right = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool) and number > 0
+        if number is not None and not right:
+            raise ValueError(f"budget: {key} ({number}) must be a {'whole ' if whole else ''}number above 0")
+    return dict(value)

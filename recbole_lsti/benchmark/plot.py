@@ -1,0 +1,53 @@
+"""The comparison as a picture: the metric with its interval against the seconds of training, a point a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbole_lsti.benchmark.plan import Plan
+from recbole_lsti.benchmark.tables import boards_of, main_metric, score
+
+SOON = 0.1  # seconds; what takes less is drawn here, for the axis is logarithmic
+
+
+def draw(plan: Plan, rows: list[dict[str, Any]], folder: Path) -> bool:
+    """Write comparison.png and comparison.svg; returns False where there is nothing to draw.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    boards = [(title, there) for title, there, _ in boards_of(plan, rows) if any(score(plan, row) for row in there)]
+    if not boards:
+        return False
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("the picture needs matplotlib: pip install 'recbole-lsti[benchmark]'") from None
+
+    figure = Figure(figsize=(8, 5 * len(boards)), layout="constrained")
+    for axes, (title, there) in zip(figure.subplots(len(boards), squeeze=False)[:, 0], boards, strict=True):
+        _draw_board(axes, plan, title, there)
+    figure.savefig(folder / "comparison.png", dpi=150)
+    figure.savefig(folder / "comparison.svg", metadata={"Date": None})
+    return True
+
+
+def _draw_board(axes: Any, plan: Plan, title: str, rows: list[dict[str, Any]]) -> None:
+    metric = main_metric(plan)
+    for row in rows:
+        value = score(plan, row)
+        if value is None:
+            continue
+        ranking = "raw" if row.get(f"unseen:{metric}_mean") is None else "unseen"
+        low, high = (row.get(f"{ranking}:{metric}_{end}") for end in ("low", "high"))
+        spread = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
+        seconds = max(SOON, row["train_seconds"] or 0.0)
+        marker, colour = ("s", "tab:gray") if row["control"] else ("o", "tab:blue")
+        axes.errorbar([seconds], [value], yerr=spread, fmt=marker, color=colour, capsize=3)
+        axes.annotate(row["variant"], (seconds, value), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds of training (mean over seeds)")
+    axes.set_ylabel(f"{metric}, {'unseen items' if plan.ranking == 'full' else plan.ranking}, 95 % interval over users")
+    axes.set_title(f"{title} (squares: controls)")
+    axes.grid(alpha=0.3)

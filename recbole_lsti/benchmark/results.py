@@ -1,0 +1,191 @@
+"""The results folder: one line of results.jsonl for each ended cell, what the lines stand for, and when to go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from recbole_lsti._version import __version__
+from recbole_lsti.benchmark.models import data_folder
+from recbole_lsti.benchmark.plan import Plan
+
+STATUSES = ("ok", "failed", "skipped")
+RESULTS, BROKEN, FINGERPRINT = "results.jsonl", "results.broken.jsonl", "fingerprint.json"
+ARRAYS = ("users", "targets", "raw", "unseen")
+
+
+class Results(NamedTuple):
+    """What results.jsonl holds.
+
+    Attributes:
+        lines: cell id -> its last line.
+        broken: the lines that are none, as they stand there.
+    """
+
+    lines: dict[str, dict[str, Any]]
+    broken: list[str]
+
+
+def read_results(folder: Path | str) -> Results:
+    """Read results.jsonl; a broken line, such as a killed process may leave, is set apart.
+
+    Raises:
+        FileNotFoundError: if the folder holds no results.
+    """
+    path = Path(folder) / RESULTS
+    if not path.is_file():
+        raise FileNotFoundError(f"results ({folder}) must be a folder that holds {RESULTS}")
+    lines: dict[str, dict[str, Any]] = {}
+    broken = []
+    for text in path.read_bytes().decode("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("cell"), str) and line.get("status") in STATUSES:
+            lines[line["cell"]] = line
+        elif text.strip():
+            broken.append(text)
+    return Results(lines, broken)
+
+
+def set_broken_aside(folder: Path) -> int:
+    """Move the broken lines of results.jsonl to results.broken.jsonl; return how many there were."""
+    found = read_results(folder)
+    if not found.broken:
+        return 0
+    with open(folder / BROKEN, "a", encoding="utf-8") as file:
+        file.writelines(f"{text}\n" for text in found.broken)
+    whole = "".join(f"{to_json(line)}\n" for line in found.lines.values())
+    write_whole(folder / RESULTS, whole)
+    return len(found.broken)
+
+
+def append(folder: Path, line: Mapping[str, Any]) -> None:
+    """Append a line to results.jsonl, written through to the disk before this returns."""
+    with open(folder / RESULTS, "ab") as file:
+        file.write(f"{to_json(line)}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return plain data as JSON; what is no number (NaN, infinity) becomes null."""
+    return json.dumps(_without_nan(value), allow_nan=False, ensure_ascii=False, indent=indent)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def load_arrays(folder: Path | str, cell: str) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a cell: users, targets (R,) tokens; raw, unseen (R, M) float64; None where it has none."""
+    place = Path(folder) / "cells" / cell
+    if not all((place / f"{name}.npy").is_file() for name in ARRAYS):
+        return None
+    return {name: np.load(place / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+
+
+# ---- what a folder belongs to -----------------------------------------------------------------------------------
+
+
+def fingerprint(plan: Plan) -> dict[str, Any]:
+    """Return what results depend on: the plan and the SHA-256 of every file of its data sets."""
+    data = {dataset: _digests(data_folder(dataset, plan.settings), dataset) for dataset in plan.datasets}
+    return {"format": 1, "version": __version__, "plan": plan.plain(), "data": data}
+
+
+def _digests(folder: Path, dataset: str) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.glob(f"{dataset}.*")):
+        if path.is_file():
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while chunk := file.read(2**20):
+                    digest.update(chunk)
+            digests[path.name] = digest.hexdigest()
+    return digests
+
+
+def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, Any]]:
+    """Make a results folder, or go on with one.
+
+    Args:
+        folder: the folder.
+        plan: what is to be run.
+        resume (bool): go on with what is there.
+    Returns:
+        dict: the lines of the cells that are done, cell id -> line; nothing in a new folder.
+    Raises:
+        FileExistsError: results are there and `resume` is not asked for.
+        ValueError: plan or data are not those of the folder; says what has changed.
+        NotADirectoryError: a file is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"output ({folder}) must be a folder")
+    now = fingerprint(plan)
+    there = folder / FINGERPRINT
+    if there.is_file():
+        _refuse_another(folder, there, now)
+        if not resume:
+            raise FileExistsError(
+                f"output ({folder}) must be a new folder: it holds results; --resume goes on with them"
+            )
+    elif (folder / RESULTS).exists():
+        raise ValueError(
+            f"output ({folder}) must be a folder of this benchmark: it has {RESULTS}, but no {FINGERPRINT}"
+        )
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    write_whole(there, to_json(now, indent=2) + "\n")
+    write_whole(folder / "plan.yaml", yaml.safe_dump(plan.plain(), sort_keys=False, allow_unicode=True))
+    if not (folder / RESULTS).is_file():
+        (folder / RESULTS).touch()
+    set_broken_aside(folder)
+    return read_results(folder).lines
+
+
+def _refuse_another(folder: Path, there: Path, now: dict[str, Any]) -> None:
+    try:
+        before = json.loads(there.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{there} must be JSON: it cannot be told which plan the folder belongs to") from None
+    changed = list(differences(before, json.loads(to_json(now))))
+    if changed:
+        raise ValueError(
+            f"output ({folder}) must be of the same plan and data: {'; '.join(changed)}; give another --output"
+        )
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterable[str]:
+    """Yield `key was x, is y` for what two fingerprints differ in."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            if key != "version":  # told in environment.json; a later version may go on
+                yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    elif before != now:
+        if name.startswith("data."):
+            file = name.split(".", 2)[2] if name.count(".") > 1 else name.partition(".")[2]
+            yield f"{file} has changed" if before and now else f"{file} {'is gone' if before else 'is new'}"
+        else:
+            yield f"{name} was {before}, is {now}"

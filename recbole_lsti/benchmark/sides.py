@@ -1,0 +1,236 @@
+"""What can be compared: a results folder, a checkpoint, or a recommendation file, read as runs of named variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from recbole_lsti.benchmark.lists import PARQUET, TEXT, Judge, judge_from, judge_lists
+from recbole_lsti.config import LSTIConfig, external_settings
+from recbole_lsti.errors import one_of
+from recbole_lsti.runner import load, rank_test
+
+RESULTS, CHECKPOINT = "results.jsonl", "checkpoint.pth"
+ARRAYS = ("users", "targets", "raw", "unseen")
+
+
+class Scores(NamedTuple):
+    """Values of each test row of a run.
+
+    Attributes:
+        users, targets: (R,) tokens.
+        metrics: M names.
+        raw, unseen: (R, M) float64; NaN where a row has no value.
+    """
+
+    users: np.ndarray
+    targets: np.ndarray
+    metrics: list[str]
+    raw: np.ndarray
+    unseen: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a variant on one split of a data set; `read` brings its values when they are needed."""
+
+    variant: str
+    dataset: str
+    split: str
+    seed: Any
+    read: Callable[[], Scores]
+
+
+@dataclass
+class Side:
+    """A or B.
+
+    Attributes:
+        path: where it comes from.
+        runs: what it holds; of a recommendation file, none before it is judged.
+        notes: what must be told about it.
+        judge: returns the split and metrics that recommendation files are judged by; None where there is none.
+    """
+
+    path: Path
+    runs: list[Run] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    judge: Callable[[], Judge] | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a results folder, which may hold many variants."""
+        return self.path.is_dir() and (self.path / RESULTS).is_file()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a recommendation file."""
+        return self.path.suffix.lower() in (*TEXT, *PARQUET)
+
+
+def open_sides(
+    paths: Sequence[str], dataset: str | None = None, split: str | None = None, config_files: list[str] | None = None
+) -> list[Side]:
+    """Open one side or two.
+
+    Args:
+        paths: a results folder, a run folder or its checkpoint, or a .csv, .tsv or .parquet file each.
+        dataset (str | None): in folders, the data set alone; for recommendation files without another side, the data
+            set that they are for.
+        split (str | None): loo, time or ratio; in folders, this split alone.
+        config_files (list[str] | None): settings of the split and metrics of recommendation files.
+    Returns:
+        list[Side]: in the order of the paths.
+    Raises:
+        FileNotFoundError: there is nothing at a path, or a cell lacks its arrays.
+        ValueError: a path is none of these, or a recommendation file has nothing to be judged by.
+    """
+    sides = [_open(Path(path), dataset, split) for path in paths]
+    if any(side.is_list for side in sides):
+        judge = _find_judge(sides, dataset, config_files)
+        for side in sides:
+            if side.is_list:
+                _judge(side, judge)
+    return sides
+
+
+def _open(path: Path, dataset: str | None, split: str | None) -> Side:
+    if not path.exists():
+        raise FileNotFoundError(f"path ({path}) must exist: a results folder, a checkpoint or a recommendation file")
+    side = Side(path)
+    if side.is_folder:
+        _open_folder(side, dataset, split)
+    elif path.suffix == ".pth" or (path / CHECKPOINT).is_file():
+        _open_checkpoint(side, path if path.is_file() else path / CHECKPOINT)
+    elif not side.is_list:
+        raise ValueError(
+            f"path ({path}) must be a folder with {RESULTS} or {CHECKPOINT}, a .pth checkpoint, or a recommendation "
+            f"file ({', '.join((*TEXT, *PARQUET))})"
+        )
+    return side
+
+
+# ---- results folders ----------------------------------------------------------------------------------------------
+
+
+def _open_folder(side: Side, dataset: str | None, split: str | None) -> None:
+    cells, broken = _read_cells(side.path / RESULTS)
+    if broken:
+        side.notes.append(f"{side.path / RESULTS}: {broken} broken line{'s' * (broken > 1)} skipped")
+    unfinished = [cell for cell in cells if cell["status"] != "ok"]
+    if unfinished:
+        names = ", ".join(f"{cell['cell']} ({cell['status']})" for cell in unfinished[:5])
+        more = f" and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
+        side.notes.append(f"{side.path}: without a result: {names}{more}")
+    done = [cell for cell in cells if cell["status"] == "ok"]
+    for name, wanted in (("dataset", dataset), ("split", split)):
+        if wanted is not None and done:
+            if wanted not in {cell[name] for cell in done}:
+                raise one_of(name, wanted, sorted({cell[name] for cell in done}))
+            done = [cell for cell in done if cell[name] == wanted]
+    if not done:
+        raise ValueError(f"{side.path / RESULTS} must hold a cell that ended well")
+    side.runs = [
+        Run(cell["variant"], cell["dataset"], cell["split"], cell["seed"], _reader(side.path, cell)) for cell in done
+    ]
+    side.judge = lambda: judge_from(_config_of_cells(side.path, done))
+
+
+def _read_cells(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The last line of each cell, and how many lines are no cells."""
+    cells: dict[str, dict[str, Any]] = {}
+    broken = 0
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                cell = json.loads(line)
+                missing = {"cell", "variant", "dataset", "split", "seed", "status"} - set(cell)
+            except (ValueError, TypeError):
+                missing = {"everything"}
+            if missing:
+                broken += bool(line.strip())
+            else:
+                cells[cell["cell"]] = cell
+    return list(cells.values()), broken
+
+
+def _reader(folder: Path, cell: dict[str, Any]) -> Callable[[], Scores]:
+    def read() -> Scores:
+        there = folder / "cells" / cell["cell"]
+        arrays = []
+        for name in ARRAYS:
+            if not (there / f"{name}.npy").is_file():
+                raise FileNotFoundError(f"{there} must hold {name}.npy, the values of each test row")
+            arrays.append(np.load(there / f"{name}.npy", allow_pickle=False))
+        users, targets, raw, unseen = arrays
+        shape = (len(users), len(cell["user_metrics"]))
+        if raw.shape != shape or unseen.shape != shape or len(targets) != len(users):
+            raise ValueError(f"{there}: raw.npy {raw.shape} and unseen.npy {unseen.shape} must be of shape {shape}")
+        return Scores(users, targets, list(cell["user_metrics"]), raw, unseen)
+
+    return read
+
+
+def _config_of_cells(folder: Path, cells: list[dict[str, Any]]) -> LSTIConfig:
+    kinds = sorted({(cell["dataset"], cell["split"]) for cell in cells})
+    if len(kinds) > 1:
+        names = ", ".join(f"{dataset} {split}" for dataset, split in kinds)
+        raise ValueError(f"--dataset and --split must pick one of {names}, to judge a recommendation file by")
+    text = (folder / "cells" / cells[0]["cell"] / "config.yaml").read_text(encoding="utf-8")
+    settings = {**yaml.safe_load(text), "force_unknown_keys": True}
+    return LSTIConfig(settings["model"], settings["dataset"], config_dict=settings)
+
+
+# ---- checkpoints and recommendation files -------------------------------------------------------------------------
+
+
+def split_of(config: Any) -> str:
+    """The name of a config's split: loo, ratio or time."""
+    if "LS" in config["eval_args"]["split"]:
+        return "loo"
+    return "ratio" if "RS" in config["eval_args"]["split"] and config["eval_args"]["group_by"] == "user" else "time"
+
+
+def _open_checkpoint(side: Side, path: Path) -> None:
+    loaded = load(path)
+    config, dataset = loaded.config, loaded.test_data._dataset
+    side.judge = lambda: Judge(config, loaded.train_data, loaded.test_data)
+    side.runs = [
+        Run(
+            config["model"],
+            config["dataset"],
+            split_of(config),
+            config["seed"],
+            lambda: _with_tokens(rank_test(loaded).users, dataset),
+        )
+    ]
+
+
+def _with_tokens(scores: Any, dataset: Any) -> Scores:
+    users = np.asarray(dataset.id2token(dataset.uid_field, scores.user)).astype(str)
+    targets = np.asarray(dataset.id2token(dataset.iid_field, scores.target)).astype(str)
+    return Scores(users, targets, list(scores.metrics), scores.raw, scores.unseen)
+
+
+def _find_judge(sides: list[Side], dataset: str | None, config_files: list[str] | None) -> Judge:
+    for side in sides:
+        if side.judge is not None:
+            return side.judge()
+    given = external_settings(config_files, None)
+    name = dataset or given.get("dataset")
+    if name is None:
+        raise ValueError("--dataset must name the data set that recommendation files are judged on")
+    return judge_from(LSTIConfig(given.get("model", "LSTI"), name, config_files, None))
+
+
+def _judge(side: Side, judge: Judge) -> None:
+    scores, notes = judge_lists(side.path, judge)
+    side.notes += notes
+    found = _with_tokens(scores, judge.test_data._dataset)
+    side.runs = [Run(side.path.stem, judge.config["dataset"], split_of(judge.config), None, lambda: found)]

@@ -1,0 +1,116 @@
+"""Dask: a real scheduler and two worker processes on the loopback, one of them killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.results import read_results
+from recbole_lsti.cli import main
+
+pytest.importorskip("distributed")
+
+
+class Cluster:
+    """A scheduler and two workers, each in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "scheduler.json"
+        self.processes: list[subprocess.Popen] = []
+        scheduler = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
+        self._start(folder, "scheduler", *scheduler)
+        until = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        self.address = json.loads(file.read_text(encoding="utf-8"))["address"]
+        for _ in range(2):
+            self._start(folder, "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def _start(self, folder: Path, *words: str) -> None:
+        with open(folder / f"dask-{len(self.processes)}.log", "wb") as log:
+            command = [sys.executable, "-m", "dask", *words]
+            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
+
+    def close(self) -> None:
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait(30)
+
+
+@pytest.fixture
+def cluster(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.close()
+
+
+def cells_under(process: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
+    plan = plan_of(["GRU4Rec", "NARM"], seeds=2, settings={"epochs": 2})
+    lines: list[Any] = []
+    options = Options(executor="dask", scheduler=cluster.address, retries=2)
+    runs = threading.Thread(target=lambda: lines.extend(run_plan(plan, Path("out"), options)))
+    runs.start()
+    victim = cluster.processes[1]
+    until = time.monotonic() + 90
+    while not (orphans := cells_under(victim)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert orphans, "the worker never worked"
+    victim.send_signal(signal.SIGKILL)
+    victim.wait(30)
+    runs.join(240)
+    assert len(lines) == 4
+    assert {line["status"] for line in lines} == {"ok"}
+    written = [json.loads(line)["cell"] for line in Path("out/results.jsonl").read_text("utf-8").splitlines()]
+    assert sorted(written) == sorted(cell.id for cell in plan.cells()), "every cell, none twice"
+    assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
+    # what the other executor finds for a cell is the same, files and all
+    (alone,) = run_plan(plan_of(["NARM"], settings={"epochs": 2}), Path("here"), Options())
+    remote = read_results("out").lines[alone["cell"]]
+    assert {**alone, "cost": None} == {**remote, "cost": None}
+    files = [
+        {path.name for path in Path(out, "cells", alone["cell"]).iterdir() if path.is_file()} for out in ("out", "here")
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_cell_that_fails_on_a_cluster_keeps_its_traceback(plan_of, cluster):
+    plan = plan_of([{"broken": {"model": "NARM", "train_mode": "sequence"}}])
+    (line,) = run_plan(plan, Path("out"), Options(executor="dask", scheduler=cluster.address))
+    assert line["status"] == "failed"
+    assert "train_mode (sequence) must be prefix for NARM" in line["reason"]
+    assert "Traceback" in Path("out/cells", line["cell"], "traceback.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_without_an_address_a_cluster_is_started(plan_of):
+    lines = run_plan(plan_of(["Markov", "Popularity"]), Path("out"), Options(jobs=2, executor="dask"))
+    assert [line["status"] for line in lines] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
+def test_a_scheduler_that_does_not_answer_is_told_and_nothing_is_lost(place, capsys, address, monkeypatch):
+    monkeypatch.setattr("recbole_lsti.benchmark.cluster.ANSWER_SECONDS", 1)
+    common = ["benchmark", "--models", "Markov", "--datasets", "tiny", "--no-controls", "--output", "out"]
+    assert main([*common, "--executor", "dask", "--scheduler", address]) == 2
+    error = capsys.readouterr().err
+    assert f"scheduler ({address}) must be the address of a Dask scheduler that answers within" in error
+    assert main([*common, "--resume"]) == 0
+    assert list(read_results("out").lines) == ["Markov-tiny-loo-2020"]

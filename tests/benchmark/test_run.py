@@ -1,0 +1,295 @@
+"""Running plans: crashes and kills lose a cell and no more, a resume goes on, and every file is there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from conftest import random_rows, write_inter
+
+from recbole_lsti.benchmark.execute import Options, environment, run_plan
+from recbole_lsti.benchmark.results import load_arrays, read_results
+from recbole_lsti.benchmark.tables import summarise
+from recbole_lsti.cli import main
+
+OUTPUT = {"summary.csv", "table.md", "table.tex", "comparison.png", "comparison.svg"}
+RESOLVED = {"plan.yaml", "fingerprint.json", "environment.json", "results.jsonl", "cells"}
+BROKEN = {"broken": {"model": "NARM", "train_mode": "sequence"}}  # NARM is not causal: refused when it is built
+# trains for some seconds, so that it can be met alive
+SLOW = {"slow": {"model": "GRU4Rec", "epochs": 1_000_000, "stopping_step": 1_000_000, "train_seconds_limit": 4}}
+
+
+def write_plan(models: list[Any], **content: Any) -> None:
+    from benchmark.conftest import SETTINGS
+
+    plan = {"models": models, "datasets": ["tiny"], "controls": False, "budget": {"epochs": 1}, "settings": SETTINGS}
+    Path("plan.yaml").write_text(yaml.safe_dump({**plan, **content}), encoding="utf-8")
+
+
+def benchmark(*flags: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "recbole_lsti.cli", "benchmark", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(what: Any, seconds: float = 90) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def test_a_run_writes_the_whole_folder(place, capsys):
+    write_plan(["LSTI", BROKEN, "KSR"], controls=["Markov"], seeds=2)
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 1, "a cell has failed"
+    printed = capsys.readouterr()
+    assert "Markov (control)" in printed.out
+    assert "8/8" in printed.err
+    out = Path("out")
+    assert {path.name for path in out.iterdir()} == OUTPUT | RESOLVED
+    found = read_results(out)
+    assert found.broken == []
+    status = {name: line["status"] for name, line in found.lines.items()}
+    assert status == {
+        f"{variant}-tiny-loo-{seed}": expected
+        for variant, expected in (("LSTI", "ok"), ("broken", "failed"), ("KSR", "skipped"), ("Markov", "ok"))
+        for seed in (2020, 2021)
+    }
+    failed = found.lines["broken-tiny-loo-2020"]
+    assert "train_mode (sequence) must be prefix for NARM" in failed["reason"]
+    assert "Traceback" in (out / "cells/broken-tiny-loo-2020/traceback.txt").read_text(encoding="utf-8")
+    check_cell(out, found.lines["LSTI-tiny-loo-2020"])
+    board = (out / "table.md").read_text(encoding="utf-8")
+    assert "broken: 2 failed, 0 skipped: ValueError: train_mode (sequence)" in board
+    assert "KSR: 0 failed, 2 skipped: needs a knowledge graph" in board
+    assert (out / "table.tex").read_text(encoding="utf-8").count(r"\toprule") == 1
+    assert (out / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    svg = (out / "comparison.svg").read_text(encoding="utf-8")
+    assert svg.count("<!-- LSTI -->") == svg.count("<!-- Markov -->") == 1
+    with open(out / "summary.csv", encoding="utf-8", newline="") as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    values = [found.lines[f"LSTI-tiny-loo-{seed}"]["unseen"]["ndcg@10"] for seed in (2020, 2021)]
+    assert float(rows["LSTI"]["unseen:ndcg@10_mean"]) == pytest.approx(np.mean(values))
+    assert float(rows["LSTI"]["unseen:ndcg@10_sd"]) == pytest.approx(np.std(values, ddof=1))
+    assert rows["KSR"]["unseen:ndcg@10_mean"] == ""
+
+
+def check_cell(out: Path, line: dict[str, Any]) -> None:
+    folder = out / "cells" / line["cell"]
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == line
+    arrays = load_arrays(out, line["cell"])
+    assert arrays is not None
+    assert arrays["raw"].shape == arrays["unseen"].shape == (25, len(line["user_metrics"]))
+    assert set(arrays["users"]) == {f"u{k}" for k in range(25)}
+    assert all(target.startswith("i") for target in arrays["targets"])
+    for ranking in ("raw", "unseen"):
+        for column, metric in enumerate(line["user_metrics"]):
+            assert arrays[ranking][:, column].mean() == pytest.approx(line[ranking][metric], abs=6e-5)
+    cost = line["cost"]
+    assert cost["epochs_run"] == cost["best_epoch"] == 1
+    assert 0 < cost["seconds_to_best"] <= cost["train_seconds"]
+    assert min(cost["n_parameters"], cost["peak_rss_mib"], cost["eval_users_per_second"], cost["latency_ms"]) > 0
+    assert cost["energy_kwh"] is None or cost["energy_kwh"] > 0
+    groups = json.loads((folder / "groups.json").read_text(encoding="utf-8"))
+    assert {"history_length", "item_popularity", "new_user"} <= {group["feature"] for group in groups}
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["hidden_size"] == 8
+    assert "training sequences" in (folder / "run.log").read_text(encoding="utf-8")
+
+
+def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place):
+    write_plan([SLOW, "GRU4Rec"])
+    run = benchmark("plan.yaml", "--output", "out")
+    curve = Path("out/cells/slow-tiny-loo-2020/learning_curve.csv")
+    wait_for(curve.exists)
+    (child,) = [each for each in psutil.Process(run.pid).children(recursive=True) if "cell" in " ".join(each.cmdline())]
+    child.send_signal(signal.SIGKILL)
+    assert run.wait(120) == 1
+    lines = read_results("out").lines
+    assert lines["slow-tiny-loo-2020"]["status"] == "failed"
+    assert "signal SIGKILL" in lines["slow-tiny-loo-2020"]["reason"]
+    assert "killed" not in lines["slow-tiny-loo-2020"]
+    assert lines["GRU4Rec-tiny-loo-2020"]["status"] == "ok", "the rest goes on"
+    assert curve.exists(), "what it had written is kept"
+    assert main(["benchmark", "plan.yaml", "--output", "out", "--resume"]) == 0
+    text = Path("out/results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["cell"] for line in text].count("GRU4Rec-tiny-loo-2020") == 1, "what is done stays"
+    assert read_results("out").lines["slow-tiny-loo-2020"]["status"] == "ok"
+
+
+def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place):
+    write_plan(["GRU4Rec", SLOW, "NARM"])
+    run = benchmark("plan.yaml", "--output", "out")
+    wait_for(Path("out/cells/slow-tiny-loo-2020/learning_curve.csv").exists)
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert children
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait(30)
+    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+    assert list(read_results("out").lines) == ["GRU4Rec-tiny-loo-2020"]
+    before = Path("out/cells/GRU4Rec-tiny-loo-2020/result.json").stat().st_mtime_ns
+    with open("out/results.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"cell": "slow-tiny-loo-2020", "stat')  # as a kill in the middle of writing leaves it
+    assert main(["benchmark", "--resume", "--output", "out"]) == 0, "the folder knows its plan"
+    lines = read_results("out").lines
+    assert {name: line["status"] for name, line in lines.items()} == {
+        f"{variant}-tiny-loo-2020": "ok" for variant in ("GRU4Rec", "slow", "NARM")
+    }
+    assert Path("out/cells/GRU4Rec-tiny-loo-2020/result.json").stat().st_mtime_ns == before
+    assert Path("out/results.broken.jsonl").read_text(encoding="utf-8").splitlines() == [
+        '{"cell": "slow-tiny-loo-2020", "stat'
+    ]
+    assert len(json.loads(Path("out/environment.json").read_text(encoding="utf-8"))["earlier"]) == 1
+
+
+def test_a_cell_that_needs_too_much_memory_is_ended(plan_of):
+    plan = plan_of(["GRU4Rec"], budget={"epochs": 1, "memory_gib": 0.05})
+    (line,) = run_plan(plan, Path("out"), Options())
+    assert (line["status"], line["reason"]) == ("failed", "it needed more than memory_gib (0.05)")
+
+
+@pytest.mark.slow
+def test_two_jobs_give_the_lines_of_one(plan_of):
+    plan = plan_of(["GRU4Rec", "NARM"], settings={"epochs": 1})
+    alone, two = (run_plan(plan, Path(f"out{jobs}"), Options(jobs=jobs)) for jobs in (1, 2))
+    for one, other in zip(alone, two, strict=True):
+        assert {key: one[key] for key in one if key != "cost"} == {key: other[key] for key in other if key != "cost"}
+
+
+@pytest.mark.parametrize("split", ["time", "ratio"])
+def test_other_splits_run_and_are_those_of_the_data(plan_of, split):
+    plan = plan_of(["Markov"], split=split)
+    (line,) = run_plan(plan, Path("out"), Options())
+    assert line["status"] == "ok", line["reason"]
+    arrays = load_arrays("out", line["cell"])
+    assert arrays is not None
+    rows = [row.split("\t") for row in Path("dataset/tiny/tiny.inter").read_text().splitlines()[1:]]
+    if split == "time":  # all that comes after one moment, whoever did it, unless it is a user's first event
+        times = [float(time) for _, _, time in rows]
+        later = [(user, item) for user, item, time in rows if float(time) > np.percentile(times, 91)]
+        tested = set(zip(arrays["users"], arrays["targets"], strict=True))
+        assert set(later) <= tested
+    users, counts = np.unique(arrays["users"], return_counts=True)
+    assert (len(users) < 25) == (split == "time")
+    assert counts.max() > 1 or split == "ratio"
+
+
+def test_sampled_negatives_are_ranked_raw_alone(plan_of):
+    plan = plan_of(["GRU4Rec", "Popularity"], ranking="uni5")
+    lines = run_plan(plan, Path("out"), Options())
+    assert [line["status"] for line in lines] == ["ok", "ok"]
+    assert all(line["unseen"] is None and line["raw"]["hit@10"] == 1.0 for line in lines), "six candidates, ten places"
+    rows = summarise(plan, lines, Path("out"))
+    assert rows[0]["raw:hit@10_mean"] == 1.0
+
+
+def test_a_model_of_two_stages_does_both(plan_of, place):
+    lines = ["item_id:token\tgenre:token_seq"] + [f"i{k}\tg{k % 3} g{k % 4}" for k in range(30)]
+    (place / "dataset/tiny/tiny.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (line,) = run_plan(plan_of(["S3Rec"]), Path("out"), Options())
+    assert line["status"] == "ok", line["reason"]
+    config = yaml.safe_load(Path("out/cells", line["cell"], "config.yaml").read_text(encoding="utf-8"))
+    assert config["load_col"]["item"] == ["item_id", "genre"]
+    assert config["train_stage"] == "finetune"
+    assert line["valid"] is not None
+
+
+@pytest.mark.slow
+def test_every_model_runs_or_says_why_not(plan_of, place):
+    lines = ["item_id:token\tgenre:token_seq"] + [f"i{k}\tg{k % 3} g{k % 4}" for k in range(30)]
+    (place / "dataset/tiny/tiny.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = run_plan(plan_of("all"), Path("out"), Options(jobs=2))
+    assert {line["variant"] for line in lines if line["status"] == "skipped"} == {"GRU4RecKG", "KSR"}
+    assert [line["reason"] for line in lines if line["status"] == "failed"] == []
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def done(place, capsys) -> Path:
+    write_plan(["Markov"])
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 0
+    capsys.readouterr()
+    return Path("out")
+
+
+def test_a_folder_with_results_is_not_run_into_again(done, capsys):
+    before = (done / "results.jsonl").read_bytes()
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 2
+    assert "output (out) must be a new folder: it holds results; --resume goes on" in capsys.readouterr().err
+    assert main(["benchmark", "plan.yaml", "--output", "out", "--resume"]) == 0
+    assert (done / "results.jsonl").read_bytes() == before
+
+
+def test_a_changed_plan_or_data_set_is_told(done, capsys):
+    before = (done / "results.jsonl").read_bytes()
+    flags = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
+    assert main([*flags, "--epochs", "3", "--set", "hidden_size=16"]) == 2
+    error = capsys.readouterr().err
+    assert "must be of the same plan and data: plan.budget.epochs was 1, is 3" in error
+    assert "plan.settings.hidden_size was 8, is 16" in error
+    assert error.count("\n") == 1
+    write_inter(Path("dataset"), "tiny", random_rows(n_users=25, shortest=5, longest=15, seed=9))
+    assert main(flags) == 2
+    assert "tiny.inter has changed" in capsys.readouterr().err
+    assert (done / "results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--models", "LSTY"], "did you mean LSTI?"),
+        (["nothere.yaml"], "plan (nothere.yaml) must be a YAML file or one of"),
+        ([], "plan (None) must be a YAML file, unless --models"),
+        (["--resume", "--output", "nothere"], "output (nothere) must be a results folder with plan.yaml"),
+        (["--models", "Markov", "--datasets", "tiny", "--executor", "spark"], "executor (spark) must be one of"),
+        (["--models", "Markov", "--scheduler", "tcp://x:1"], "scheduler (tcp://x:1) must go with --executor dask"),
+        (["--models", "Markov", "--jobs", "0"], "jobs (0) must be 1 or more"),
+        (["--models", "Markov", "--retries", "-1"], "retries (-1) must be 0 or more"),
+        (["--models", "Markov", "--set", "epochs"], "set (epochs) must be KEY=VALUE"),
+        (["--models", "Markov", "--datasets", "tiny", "--output", "dataset/tiny/tiny.inter"], "must be a folder"),
+        (["--models", "Markov", "--expect", "none.yaml"], "config file (none.yaml) must exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(place, capsys, flags, message):
+    assert main(["benchmark", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert {path.name for path in place.iterdir()} == {"dataset"}
+
+
+def test_a_dry_run_shows_configs_and_costs_and_writes_nothing(place, capsys):
+    write_plan(["GRU4Rec", BROKEN, "KSR"], seeds=3)
+    assert main(["benchmark", "plan.yaml", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "# GRU4Rec on tiny, loo, seeds 2020, 2021, 2022" in out
+    assert "\nhidden_size: 8\n" in out
+    assert "# cannot run: needs a knowledge graph" in out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if " tiny loo " in line}
+    assert rows["GRU4Rec"][3] == "3"
+    assert float(rows["GRU4Rec"][4]) >= 0
+    assert 100 < float(rows["GRU4Rec"][6]) < 10_000, "MiB"
+    assert "would fail: ValueError: train_mode (sequence)" in out
+    assert "9 cells, at most about" in out
+    assert {path.name for path in place.iterdir()} == {"dataset", "plan.yaml"}
+
+
+def test_the_environment_is_told():
+    here = environment()
+    assert here["versions"]["recbole"] == "1.2.1"
+    assert here["cores"] >= 1
+    assert here["cpu"]

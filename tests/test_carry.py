@@ -17,6 +17,7 @@ from recbole_lsti.config import LSTIConfig
 from recbole_lsti.config_rules import FUSIONS
 from recbole_lsti.data import create_dataset
 from recbole_lsti.data.carry import Chain, earlier_items, shifts
+from recbole_lsti.data.loader import SequenceTrainDataLoader
 from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.trainer import LSTITrainer
 
@@ -249,3 +250,11 @@ def test_losses_under_autocast_are_those_in_float32(long_histories, small):
 def test_settings_that_cannot_carry_are_refused(long_histories, small, settings, message):
     with pytest.raises(ValueError, match=message):
         config_of(long_histories, small, **settings)
+
+
+def test_processes_would_not_find_each_others_states(long_histories, small):
+    config = config_of(long_histories, small)
+    train = create_dataset(config).build()[0]
+    config["single_spec"] = False
+    with pytest.raises(ValueError, match=r"carry_state \(True\) must be False where several processes train"):
+        SequenceTrainDataLoader(config, train, None)

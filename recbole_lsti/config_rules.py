@@ -202,10 +202,10 @@ def _check_carry(final: Mapping[str, Any]) -> None:
         raise ValueError(f"train_mode ({final['train_mode']}) must be sequence where carry_state is True")
     if not final["pad_to_longest"]:
         raise ValueError("pad_to_longest (False) must be True where carry_state is True: whole histories are read")
-    if final["MAX_ITEM_LIST_LENGTH"] < final["short_window"] + 2:
+    if final["MAX_ITEM_LIST_LENGTH"] <= final["short_window"]:
         raise ValueError(
-            f"MAX_ITEM_LIST_LENGTH ({final['MAX_ITEM_LIST_LENGTH']}) must be {final['short_window'] + 2} or more, "
-            "short_window and 2, where carry_state is True: windows overlap by the short-term part"
+            f"MAX_ITEM_LIST_LENGTH ({final['MAX_ITEM_LIST_LENGTH']}) must be above short_window "
+            f"({final['short_window']}) where carry_state is True: windows overlap by the short-term part"
         )
 
 

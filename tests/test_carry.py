@@ -17,6 +17,7 @@ from recbole_lsti.config import LSTIConfig
 from recbole_lsti.config_rules import FUSIONS
 from recbole_lsti.data import create_dataset
 from recbole_lsti.data.carry import Chain, earlier_items, shifts
+from recbole_lsti.data.loader import SequenceTrainDataLoader
 from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.trainer import LSTITrainer
 
@@ -85,8 +86,12 @@ EXACT = [
     {"loss_type": "BPR"},
     {"n_layers": 3, "short_window": 6},
     {"long_excludes_short": True},
+    {"short_window": 11},
     {"repeat_term": False},
     ALL_TIME,
+    {"time_gaps": True},
+    {"time_gaps": True, "fusion": "long"},
+    {"time_gaps": True, "long_excludes_short": True, "n_layers": 2},
 ]
 
 
@@ -140,23 +145,22 @@ def test_each_target_is_trained_once_and_in_order(long_histories, small, shuffle
         assert all(begins == sorted(begins) for begins in windows.values())
 
 
-def test_rounds_spread_users_and_keep_their_order():
-    sizes = np.random.default_rng(1).integers(1, 9, 300)
-    sizes[7] = 40
-    chain = Chain.of_windows(np.repeat(np.arange(300), sizes))
+def test_rounds_follow_each_other_and_users_begin_all_over_the_epoch():
+    sizes = np.random.default_rng(1).integers(1, 5, 2000)
+    sizes[7] = 90
+    user = np.repeat(np.arange(2000), sizes)
+    chain = Chain.of_windows(user)
     assert chain.source.max() == chain.target.max() == np.count_nonzero(sizes > 1)
-    rounds = chain.rounds(10, shifts(chain, np.random.default_rng(2)))
-    user = np.repeat(np.arange(300), sizes)
-    seen: Counter = Counter()
-    for windows in rounds:
-        assert len(set(user[windows])) == len(windows)
-        for window in windows:
-            assert chain.nth[window] == seen[user[window]]
-            seen[user[window]] += 1
-    assert (np.array([seen[u] for u in range(300)]) == sizes).all()
-    assert len(rounds) == 40
-    share = np.array([len(windows) for windows in rounds[:10]]) / len(user)
-    assert share.min() > 0.07, "every part of the epoch holds its share"
+    rounds = chain.rounds(40, shifts(chain, np.random.default_rng(2)))
+    place = np.full(len(user), -1)
+    for number, windows in enumerate(rounds):
+        place[windows] = number
+    same = user[1:] == user[:-1]
+    assert (np.diff(place)[same] == 1).all()
+    assert sum(map(len, rounds)) == len(user)
+    assert len(rounds) == 90
+    fill = np.array([len(windows) for windows in rounds[4:36]]) / len(user)
+    assert 0.8 / 40 < fill.min() < fill.max() < 1.3 / 40
 
 
 def test_earlier_items_equal_counting_by_hand():
@@ -240,9 +244,17 @@ def test_losses_under_autocast_are_those_in_float32(long_histories, small):
     [
         ({"train_mode": "prefix"}, r"train_mode \(prefix\) must be sequence where carry_state is True"),
         ({"pad_to_longest": False}, r"pad_to_longest \(False\) must be True where carry_state"),
-        ({"MAX_ITEM_LIST_LENGTH": 5}, r"MAX_ITEM_LIST_LENGTH \(5\) must be 6 or more"),
+        ({"MAX_ITEM_LIST_LENGTH": 4}, r"MAX_ITEM_LIST_LENGTH \(4\) must be above short_window \(4\)"),
     ],
 )
 def test_settings_that_cannot_carry_are_refused(long_histories, small, settings, message):
     with pytest.raises(ValueError, match=message):
         config_of(long_histories, small, **settings)
+
+
+def test_processes_would_not_find_each_others_states(long_histories, small):
+    config = config_of(long_histories, small)
+    train = create_dataset(config).build()[0]
+    config["single_spec"] = False
+    with pytest.raises(ValueError, match=r"carry_state \(True\) must be False where several processes train"):
+        SequenceTrainDataLoader(config, train, None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FEWEST_BATCHES = 8  # of a round: fewer would mix windows of very different lengths
+FEWEST_BATCHES = 16  # of a round: fewer would mix windows of very different lengths
 
 
 class Chain(NamedTuple):
@@ -43,17 +43,17 @@ class Chain(NamedTuple):
     def rounds(self, fitting: int, shift: np.ndarray | float) -> list[np.ndarray]:
         """Deal the windows of an epoch out to rounds: no round holds two of a user, and each user's come in order.
 
-        A user's windows are spread evenly over the rounds, so that every part of the epoch sees all kinds of users,
-        as far as there are rounds enough.
+        A user's windows fall into rounds that follow each other, so that a state is still fresh when it is read, and
+        users begin all over the epoch, so that every part of it sees all kinds of users.
 
         Args:
             fitting (int): rounds that the windows fill well, 1 or more; a user with more windows adds rounds.
-            shift: (n,) in 0..1, the same for all windows of a user: where in its share of the rounds each falls.
+            shift: (n,) from 0 to below 1, the same for all windows of a user: how late it begins.
         Returns:
             list: windows of each round, arrays of int64.
         """
-        n_rounds = min(fitting, int(self.of.max(initial=1)))
-        number = ((self.nth + shift) * np.maximum(1, n_rounds / self.of)).astype(np.int64)
+        begins = (shift * np.maximum(1, fitting + 1 - self.of)).astype(np.int64)
+        number = begins + self.nth
         order = np.argsort(number, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
 

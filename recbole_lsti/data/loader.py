@@ -41,7 +41,7 @@ class TrainSequences(TorchDataset):
 
     A history longer than MAX_ITEM_LIST_LENGTH is cut into windows that overlap by `min_context` steps; the overlap
     carries no targets, so every target is trained once and sees at least `min_context` steps, or all there are.
-    With `carries`, the overlap is what the short-term part needs, `short_window` + 1, and a batch says where the state
+    With `carries`, the overlap is what the short-term part needs, `short_window`, and a batch says where the state
     lies that each window begins with (`state_from`), where its own goes (`state_to`), and which items came before
     (see `earlier_items`), so that a model sees whole histories.
 
@@ -59,7 +59,7 @@ class TrainSequences(TorchDataset):
         has_targets = edges[1:] > edges[:-1]
         first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
-        overlap = dataset.config["short_window"] + 1 if carries else min(min_context, length - 1)
+        overlap = dataset.config["short_window"] if carries else min(min_context, length - 1)
         self.begin, self.end, self.counted_from = _windows(first, last, length, overlap)
         chain = Chain.of_windows(self.events.first[self.begin])
         self.chain = chain if carries and chain.of.max(initial=1) > 1 else None

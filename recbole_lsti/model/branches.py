@@ -53,33 +53,25 @@ class LongBranch(nn.Module):
             ends.append(_packed(end))
         return x, torch.stack(ends, dim=1)
 
-    def carry(self, x: Tensor, state: Tensor, later: Tensor, leave: int) -> tuple[Tensor, Tensor]:
-        """Read windows of histories: the first ones from nothing, later ones from what the window before has left.
-
-        A later window's first step was the last one that went into the state; what is returned at it means nothing.
+    def carry(self, x: Tensor, state: Tensor, leave: int) -> tuple[Tensor, Tensor]:
+        """Read windows of histories, each from what the window before has left.
 
         Args:
             x (Tensor): (B, L, H).
-            state (Tensor): (B, n_layers, 2, H), what was left.
-            later (Tensor): (B,) bool, windows that begin with it.
-            leave (int): steps, 2 or more, behind which the state is left for the next window.
+            state (Tensor): (B, n_layers, 2, H), what was left; zeros where no window was before.
+            leave (int): steps, 1 or more, behind which the state is left for the next window.
         Returns:
             tuple: (B, L, H) outputs; the state left, detached, which is of use for windows of more than `leave` steps.
         """
         lefts = []
         for layer, (norm, lstm, feed_forward) in enumerate(self._blocks()):
-            first, middle, last = norm(x).tensor_split([1, leave], dim=1)
-            y, end = lstm(first)
-            outputs, left = [y], torch.where(later[:, None, None], state[:, layer], _packed(end))
-            if middle.shape[1]:
-                y, end = lstm(middle, _hidden(left))
-                outputs.append(y)
-                left = _packed(end)
-            if last.shape[1]:
-                outputs.append(lstm(last, _hidden(left))[0])
-            x = x + self.dropout(torch.cat(outputs, dim=1))
+            before, behind = norm(x).tensor_split([leave], dim=1)
+            y, left = lstm(before, _hidden(state[:, layer]))
+            if behind.shape[1]:
+                y = torch.cat([y, lstm(behind, left)[0]], dim=1)
+            x = x + self.dropout(y)
             x = x + feed_forward(x)
-            lefts.append(left)
+            lefts.append(_packed(left))
         return x, torch.stack(lefts, dim=1).detach()
 
     def _blocks(self) -> Any:

@@ -138,8 +138,8 @@ class LSTI(SequentialRecommender):
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
         self.carries = bool(config["carry_state"])
         self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
-        self.leave = self.piece - config["short_window"]  # windows overlap by one step more: data.loader cuts them so
-        # with carry_state: what the long branch has left for the next window, by number; 0 is for what nobody needs
+        self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
+        # with carry_state: what the long branch has left for the next window, by number; 0 is nothing, and stays zero
         self.register_buffer("carried", torch.zeros(1, n_layers, 2, H), persistent=False)
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
@@ -330,8 +330,9 @@ class LSTI(SequentialRecommender):
         missing = int(torch.maximum(source.max(), target.max())) + 1 - len(self.carried)
         if missing > 0:
             self.carried = torch.cat([self.carried, self.carried.new_zeros(missing, *self.carried.shape[1:])])
-        outputs, left = branch.carry(events, self.carried[source], source > 0, self.leave)
+        outputs, left = branch.carry(events, self.carried[source], self.leave)
         self.carried[target] = left.to(self.carried.dtype)
+        self.carried[0] = 0
         return outputs
 
     def _at_the_end(self, item_seq: Tensor, interaction: Any, items: Items, row: Tensor, step: Tensor) -> Interests:

@@ -2,7 +2,8 @@
 
 Keys of the stored dict: `format`, `version` (of this package), `config` (plain settings, see config.plain_config),
 `epoch`, `cur_step`, `best_valid_score`, `state_dict`, `other_parameter`, `optimizer`, `rng` (generator states) and
-`tokens` (field -> list of raw ids, the position is the internal id; `""` stands at 0 for padding).
+`tokens` (field -> list of raw ids, the position is the internal id; `""` stands at 0 for padding). With `ema_decay`
+`state_dict` is the average, and `averaged` holds the weights in training, from which a resumed run goes on.
 """
 
 from __future__ import annotations
@@ -95,10 +96,10 @@ def load_other_state(model: Any, state: dict[str, Any]) -> None:
 
 
 def token_maps(dataset: Any) -> dict[str, list[str]]:
-    """Return the raw ids behind the internal ids of a data set, for users and items."""
-    return {
-        field: ["", *map(str, dataset.field2id_token[field][1:])] for field in (dataset.uid_field, dataset.iid_field)
-    }
+    """Return the raw ids behind the internal ids of a data set, for users, items and tokens that are an input."""
+    inputs = [field for field in dataset.config["input_fields"] or () if field in dataset.field2id_token]
+    fields = (dataset.uid_field, dataset.iid_field, *inputs)
+    return {field: ["", *map(str, dataset.field2id_token[field][1:])] for field in fields}
 
 
 def rng_state() -> dict[str, Any]:

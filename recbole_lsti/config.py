@@ -124,6 +124,13 @@ class LSTIConfig(Config):
         check_values(final, self.model_class, self.dataset)
         return copy.deepcopy(final)
 
+    def _set_default_parameters(self) -> None:
+        super()._set_default_parameters()
+        final = self.final_config_dict
+        if "MODEL_INPUT_TYPE" not in final:  # RecBole knows CE and BPR alone
+            pairwise = needs_negatives(self.model_class, final)
+            final["MODEL_INPUT_TYPE"] = InputType.PAIRWISE if pairwise else InputType.POINTWISE
+
     def _init_device(self) -> None:
         final = self.final_config_dict
         gpus = final["gpu_id"]
@@ -287,7 +294,7 @@ def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
 
 
 def needs_negatives(model_class: type, final: Mapping[str, Any]) -> bool:
-    """Whether a model trains on sampled negatives: pairwise ones do, those with a loss over all items do not."""
+    """Whether a model trains on RecBole's negatives: pairwise ones do; CE needs none, and SSM draws its own."""
     if getattr(model_class, "input_type", None) is InputType.PAIRWISE:
         return True
-    return final.get("loss_type") != "CE"
+    return final.get("loss_type") not in ("CE", "SSM")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from recbole_lsti.errors import nearest
 
 FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
+LOSSES = ("CE", "SSM", "BPR", "BCE", "gBCE")
 
 
 class Rule(NamedTuple):
@@ -82,12 +83,29 @@ LSTI_RULES = {
     "short_seconds": _SECONDS,
     "session_gap": _SECONDS,
     "fusion": _one_of(*FUSIONS),
-    "loss_type": _one_of("CE", "BPR"),
+    "loss_type": _one_of(*LOSSES),
+    "n_negatives": _COUNT,
+    "gbce_t": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
+    "negative_power": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
+    "sparse_gradients": Rule((bool,), "True, False or null", optional=True),
+    "branch_dropout": _SHARE,
+    "warmup_share": _SHARE,
+    "ema_decay": Rule(_NUMBER, "a number above 0, below 1, or null", lambda value: 0 < value < 1, optional=True),
+    "compile": _SWITCH,
     "learning_rate_end": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
+    "carry_state": _SWITCH,
     "long_excludes_short": _SWITCH,
     "pad_to_longest": _SWITCH,
+    "time_gaps": _SWITCH,
+    "input_fields": Rule(
+        (list, tuple),
+        "a list of different fields such as ['genre', 'event'], or null",
+        lambda value: all(isinstance(field, str) for field in value) and len(set(value)) == len(value),
+        optional=True,
+    ),
+    "id_dropout": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
 }
 
 
@@ -116,11 +134,20 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
         )
+    if is_lsti and final["sparse_gradients"]:
+        _check_sparse(final)
+    if is_lsti and final["loss_type"] == "SSM" and final.get("train_neg_sample_args") is not None:
+        given = final["train_neg_sample_args"]
+        raise ValueError(
+            f"train_neg_sample_args ({given}) must be null where loss_type is SSM: n_negatives counts here"
+        )
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
-    _check_combinations(final)
+    if is_lsti and final["carry_state"]:
+        _check_carry(final)
+    _check_combinations(final, many_negatives=is_lsti)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
 
@@ -135,7 +162,7 @@ def _check(key: str, value: Any, rule: Rule) -> None:
         )
 
 
-def _check_combinations(final: Mapping[str, Any]) -> None:
+def _check_combinations(final: Mapping[str, Any], many_negatives: bool) -> None:
     """Refuse settings that RecBole's other loaders and loops know and that would be ignored, or do harm, here."""
     if final.get("enable_scaler") and final.get("clip_grad_norm"):
         raise ValueError(
@@ -146,12 +173,39 @@ def _check_combinations(final: Mapping[str, Any]) -> None:
     negatives = final.get("train_neg_sample_args") or {}
     if negatives.get("dynamic"):
         raise ValueError("train_neg_sample_args: dynamic (True) must be False where train_mode is sequence")
-    if negatives.get("sample_num", 1) != 1:
+    if negatives.get("sample_num", 1) != 1 and not many_negatives:
         number = negatives["sample_num"]
         raise ValueError(f"train_neg_sample_args: sample_num ({number}) must be 1 where train_mode is sequence")
     if final.get("save_dataloaders"):
         raise ValueError(
             "save_dataloaders (True) must be False where train_mode is sequence; cache_dir keeps parsed data"
+        )
+
+
+def _check_sparse(final: Mapping[str, Any]) -> None:
+    """Refuse what cannot go on from the rows alone that a step has met."""
+    if final["loss_type"] == "CE":
+        raise ValueError("sparse_gradients (True) must be False or null where loss_type is CE, which meets every item")
+    if final["weight_decay"]:
+        raise ValueError(
+            "sparse_gradients (True) must be False or null where weight_decay is not 0: it moves every row"
+        )
+    if final["learner"] not in ("adam", "adamw"):
+        raise ValueError(f"learner ({final['learner']}) must be adam or adamw where sparse_gradients is True")
+    if "local_rank" in final:
+        raise ValueError("sparse_gradients (True) must be False or null on several processes")
+
+
+def _check_carry(final: Mapping[str, Any]) -> None:
+    """Refuse settings under which windows cannot follow each other."""
+    if final["train_mode"] != "sequence":
+        raise ValueError(f"train_mode ({final['train_mode']}) must be sequence where carry_state is True")
+    if not final["pad_to_longest"]:
+        raise ValueError("pad_to_longest (False) must be True where carry_state is True: whole histories are read")
+    if final["MAX_ITEM_LIST_LENGTH"] <= final["short_window"]:
+        raise ValueError(
+            f"MAX_ITEM_LIST_LENGTH ({final['MAX_ITEM_LIST_LENGTH']}) must be above short_window "
+            f"({final['short_window']}) where carry_state is True: windows overlap by the short-term part"
         )
 
 

@@ -79,22 +79,22 @@ def recommend_from(
             raise TypeError(f"a history ({history}) must be a list of item ids: {history.split()}")
     names: list[Hashable] = []
     item_ids: list[np.ndarray] = []
-    times: list[np.ndarray | None] = []
+    events_of: list[slice | None] = []
     skipped: dict[Hashable, list[str]] = {}
     for user, events in _known_users(dataset, [str(user) for user in users or []]):
         names.append(user)
         item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
-        times.append(dataset.inter_feat.events.time[events].astype(np.float64))
+        events_of.append(events)
     for number, history in enumerate(histories):
         known, unknown = _known_items(dataset, number, [str(item) for item in history])
         names.append(number)
         item_ids.append(known)
-        times.append(None)
+        events_of.append(None)
         if unknown:
             skipped[number] = unknown
     if not names:
         raise ValueError("users or histories must be given")
-    rows = [_ranked(loaded, name, ids, time, k) for name, ids, time in zip(names, item_ids, times, strict=True)]
+    rows = [_ranked(loaded, name, ids, evs, k) for name, ids, evs in zip(names, item_ids, events_of, strict=True)]
     table = pd.concat([frame for frame, _ in rows], ignore_index=True)
     return Recommendations(table, {name: gate for name, (_, gate) in zip(names, rows, strict=True)}, skipped)
 
@@ -128,15 +128,13 @@ def _known_items(dataset: Any, number: int, tokens: list[str]) -> tuple[np.ndarr
 
 @torch.no_grad()
 def _ranked(
-    loaded: Loaded, name: Hashable, ids: np.ndarray, time: np.ndarray | None, k: int
+    loaded: Loaded, name: Hashable, ids: np.ndarray, events: slice | None, k: int
 ) -> tuple[pd.DataFrame, float | None]:
     config, model, dataset = loaded.config, loaded.model, loaded.dataset
-    ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
-    if time is None and model.short_branch is not None and model.short_branch.needs_time:
-        raise ValueError(f"history {name} must come with times: short_seconds, session_gap or time_bias is set")
+    if not config["carry_state"]:
+        ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
     batch = {model.ITEM_SEQ: torch.from_numpy(ids)[None], model.ITEM_SEQ_LEN: torch.tensor([len(ids)])}
-    if time is not None:
-        batch[model.time_field] = torch.from_numpy(time[-len(ids) :])[None]
+    batch.update(_inputs(loaded, name, events, len(ids)))
     scores, interests = model.score_parts(Interaction(batch).to(config["device"]))
     by_list: dict[str, Tensor] = {"fused": scores.total}
     for part in ("long", "short"):
@@ -155,3 +153,20 @@ def _ranked(
         )
     gate = None if interests.gate is None else float(interests.gate.mean())
     return pd.concat(frames, ignore_index=True), gate
+
+
+def _inputs(loaded: Loaded, name: Hashable, events: slice | None, steps: int) -> dict[str, Tensor]:
+    """What the model reads of the last events of a history beside their items, each (1, steps, ...)."""
+    model, dataset = loaded.model, loaded.dataset
+    if events is None:
+        if model.needs_time:
+            raise ValueError(
+                f"history {name} must come with times: short_seconds, session_gap, time_bias or time_gaps is set"
+            )
+        return {} if model.event_inputs is None else model.event_inputs.unknown(steps)
+    table = dataset.inter_feat.events
+    last = slice(events.stop - steps, events.stop)
+    fields = [] if model.event_inputs is None else model.event_inputs.reads
+    found = {field: table.columns[field.removesuffix(table.list_suffix)][last][None] for field in fields}
+    found[model.time_field] = torch.from_numpy(table.time[last].astype(np.float64))[None]
+    return found

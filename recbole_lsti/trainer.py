@@ -23,6 +23,7 @@ from recbole_lsti.evaluation.chunks import CHUNK_SCORES, Scores
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
+from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_share
 
 
 class PortableTrainer(Trainer):
@@ -165,10 +166,18 @@ class PortableTrainer(Trainer):
                 "optimizer": self.optimizer.state_dict(),
                 "rng": {**checkpoint.rng_state(), "loader": None if generator is None else generator.get_state()},
                 "tokens": checkpoint.token_maps(dataset),
+                **self._more_state(),
             },
         )
         if verbose:
             self.logger.info(f"Saved epoch {epoch}: {path}")
+
+    def _more_state(self) -> dict[str, Any]:
+        """What a trainer keeps beside all that."""
+        return {}
+
+    def _put_back(self, content: dict[str, Any]) -> None:
+        """Take it from a checkpoint."""
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Write what a pre-training has reached (S3Rec) as a checkpoint like any other."""
@@ -199,6 +208,7 @@ class PortableTrainer(Trainer):
         generator = getattr(train_data, "generator", None)
         if generator is not None and content["rng"]["loader"] is not None:
             generator.set_state(content["rng"]["loader"].cpu())
+        self._put_back(content)
 
     # ---- evaluation --------------------------------------------------------------------------------------------
 
@@ -268,32 +278,63 @@ class _OutOfTimeError(Exception):
 
 
 class LSTITrainer(PortableTrainer):
-    """Trains LSTI: RecBole's loop with a learning rate that falls linearly to `learning_rate_end` over the epochs.
+    """Trains LSTI: RecBole's loop with a learning rate that rises over `warmup_share` of the steps and then falls.
 
-    The rate depends on the epoch and the place in it alone, so that a resumed run goes on with the same one.
+    It falls linearly to `learning_rate_end`. The rate depends on the epoch and the place in it alone, so that a resumed
+    run goes on with the same one. Sparse gradients are followed lazily, see optimisation.LazyRows. With
+    `ema_decay` the model holds its averaged weights whenever no epoch is running. With `compile` the loss is compiled.
     """
 
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        if model.sparse_gradients:
+            self.optimizer.register_step_pre_hook(LazyRows(config["clip_grad_norm"]))
+            self.clip_grad_norm = None
+        decay = config["ema_decay"]
+        self.averaged = None if decay is None else AveragedWeights(model, decay)
+        self._compiled = torch.compile(model.calculate_loss, dynamic=True) if config["compile"] else None
+
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
-        if hasattr(train_data, "set_epoch"):
-            train_data.set_epoch(epoch_idx)
-        steps, done = len(train_data), 0
+        done = 0
 
-        def lower_rate(*_: Any) -> None:
+        def after_step(*_: Any) -> None:
             nonlocal done
-            done += 1
-            self._set_rate((epoch_idx + done / steps) / self.epochs)
+            done += 1  # of as many batches as this epoch has, which may be more or fewer than the last one had
+            self._set_rate(epoch_idx, done, len(train_data))
+            if self.averaged is not None:
+                self.averaged.update(self.model)
 
-        self._set_rate(epoch_idx / self.epochs)
-        hook = self.optimizer.register_step_post_hook(lower_rate)
+        self._set_rate(epoch_idx, 0, len(train_data))
+        self._exchange_weights()
+        hook = self.optimizer.register_step_post_hook(after_step)
         try:
-            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+            return super()._train_epoch(train_data, epoch_idx, loss_func or self._compiled, show_progress)
         finally:
             hook.remove()
+            self._exchange_weights()
 
-    def _set_rate(self, progress: float) -> None:
-        share = 1 - (1 - self.config["learning_rate_end"]) * min(1.0, progress)
+    def _exchange_weights(self) -> None:
+        if self.averaged is not None:
+            self.averaged.exchange(self.model)
+
+    def _set_rate(self, epoch: int, done: int, steps: int) -> None:
+        warmup = self.config["warmup_share"]
+        progress = (epoch + done / steps) / self.epochs
+        if progress < warmup:
+            progress = min(warmup, (epoch + (done + 1) / steps) / self.epochs)  # the first step moves, too
+        share = rate_share(progress, self.config["learning_rate_end"], warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * share
+
+    def _more_state(self) -> dict[str, Any]:
+        return {} if self.averaged is None else {"averaged": self.averaged.state()}
+
+    def _put_back(self, content: dict[str, Any]) -> None:
+        training = content.get("averaged")
+        if self.averaged is not None and training is not None:
+            self.averaged.put_back(training)
+        elif training is not None:  # from here on without an average: the weights that the optimiser knows
+            self.model.load_state_dict(training["weights"], strict=False)  # parameters alone, no buffers
 
 
 class _Counted:

@@ -68,7 +68,10 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "tune", "recommend", "convert", "check-data", "benchmark", "doctor"])
+COMMANDS = ["train", "tune", "recommend", "convert", "check-data", "benchmark", "compare", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(command, capsys):
     try:
         status = main([command, "--help"])

@@ -54,7 +54,14 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"learning_rate": -1}, ValueError, r"learning_rate \(-1\) must be a number above 0"),
         ({"learning_rate": None}, TypeError, r"learning_rate \(None\) must be a number above 0"),
         ({"fusion": "gates"}, ValueError, r"fusion \(gates\) must be one of gate, scalar, sum, concat, long, short"),
-        ({"loss_type": "MSE"}, ValueError, r"loss_type \(MSE\) must be one of CE, BPR"),
+        ({"loss_type": "MSE"}, ValueError, r"loss_type \(MSE\) must be one of CE, SSM, BPR, BCE, gBCE"),
+        ({"n_negatives": 0}, ValueError, r"n_negatives \(0\) must be a whole number, 1 or more"),
+        ({"negative_power": 2}, ValueError, r"negative_power \(2\) must be a number from 0 to 1"),
+        (
+            {"loss_type": "SSM", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}},
+            ValueError,
+            r"train_neg_sample_args \(.*\) must be null where loss_type is SSM",
+        ),
         ({"train_mode": "rows"}, ValueError, r"train_mode \(rows\) must be one of sequence, prefix"),
         ({"session_gap": 0}, ValueError, r"session_gap \(0\) must be a number of seconds above 0, or null"),
         ({"use_gpu": "yes"}, TypeError, r"use_gpu \(yes\) must be True or False"),
@@ -73,10 +80,23 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"save_dataloaders": True}, ValueError, r"save_dataloaders \(True\) must be False"),
         ({"enable_scaler": True}, ValueError, r"enable_scaler \(True\) must be False where clip_grad_norm is set"),
         (
-            {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 3}},
+            {"sparse_gradients": True},
             ValueError,
-            r"sample_num \(3\) must be 1 where train_mode is sequence",
+            r"sparse_gradients \(True\) must be False or null where loss_type is CE",
         ),
+        (
+            {"sparse_gradients": True, "loss_type": "SSM", "weight_decay": 0.1},
+            ValueError,
+            r"sparse_gradients \(True\) must be False or null where weight_decay is not 0",
+        ),
+        (
+            {"sparse_gradients": True, "loss_type": "SSM", "learner": "sgd"},
+            ValueError,
+            r"learner \(sgd\) must be adam or adamw where sparse_gradients is True",
+        ),
+        ({"ema_decay": 1.0}, ValueError, r"ema_decay \(1.0\) must be a number above 0, below 1, or null"),
+        ({"warmup_share": 1.0}, ValueError, r"warmup_share \(1.0\) must be a number from 0 to below 1"),
+        ({"gbce_t": 1.5}, ValueError, r"gbce_t \(1.5\) must be a number from 0 to 1"),
         ({"learning_rate_end": 2}, ValueError, r"learning_rate_end \(2\) must be a number from 0 to 1"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
         (
@@ -92,6 +112,14 @@ def test_wrong_settings_are_refused_in_one_line(settings, error, message):
     with pytest.raises(error, match=message) as raised:
         config(**settings)
     assert "\n" not in str(raised.value)
+
+
+def test_recboles_models_take_one_negative_a_target_in_sequence_mode():
+    many = {"distribution": "uniform", "sample_num": 3}
+    settings = {"loss_type": "BPR", "train_neg_sample_args": many, "train_mode": "sequence"}
+    with pytest.raises(ValueError, match=r"sample_num \(3\) must be 1 where train_mode is sequence"):
+        LSTIConfig("SASRec", "ml-100k", config_dict=settings)
+    assert config(**settings)["train_neg_sample_args"]["sample_num"] == 3
 
 
 def test_right_settings_beside_the_wrong_ones_pass():

@@ -199,6 +199,20 @@ def test_negatives_stand_where_targets_stand(tiny):
         assert (negative != target)[target > 0].all()
 
 
+def test_several_negatives_stand_behind_each_target(tiny):
+    from recbole.data import data_preparation
+
+    many = {"distribution": "uniform", "sample_num": 3}
+    config = config_of(tiny, model="LSTI", loss_type="BCE", train_neg_sample_args=many)
+    train, _, _ = data_preparation(config, create_dataset(config))
+    for batch in train:
+        target, negative = batch["target_item_id_list"], batch["neg_target_item_id_list"]
+        assert negative.shape == (*target.shape, 3)
+        assert ((negative > 0) == (target > 0)[..., None]).all()
+        assert (negative != target[..., None])[target > 0].all()
+    assert len(negative[target > 0].unique()) > 5
+
+
 def test_whole_histories_for_masking_are_not_cut(tiny):
     config = config_of(tiny, MAX_ITEM_LIST_LENGTH=2)
     test = LSTIDataset(config).build()[2]

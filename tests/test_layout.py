@@ -46,7 +46,9 @@ ALLOWED = {
     "trainer.py": (
         *("torch", "tqdm", "recbole.trainer", "recbole.utils"),
         *("recbole_lsti.checkpoint", "recbole_lsti.config", "recbole_lsti.evaluation", "recbole_lsti.every_position"),
+        "recbole_lsti.optimisation",
     ),
+    "optimisation.py": ("torch",),
     "runner.py": (
         *("psutil", "torch", "yaml", "recbole.data", "recbole.utils", "recbole_lsti.checkpoint", "recbole_lsti.compat"),
         *("recbole_lsti.config", "recbole_lsti.data", "recbole_lsti.evaluation", "recbole_lsti.memory"),

@@ -1,5 +1,6 @@
 """The losses and the dropout that LSTI trains with, against their plain forms."""
 
+import math
 import subprocess
 import sys
 
@@ -54,6 +55,71 @@ def test_cross_entropy_bears_scores_that_overflow_an_exponential():
     )
     torch.testing.assert_close(loss, plain(**tensors, target=target, query=query, item=item))
     assert torch.isfinite(torch.autograd.grad(loss, tensors["user"])[0]).all()
+
+
+def sampled(tensors, target, query, item, negatives, log_weight):
+    user, items, bias = (tensors[name] for name in ("user", "items", "bias"))
+    scores = user @ items[negatives].T + bias[negatives]
+    own = (user * items[target]).sum(1) + bias[target]
+    return losses.sampled_softmax(own, scores, target, negatives, log_weight, query, item, tensors["value"])
+
+
+def test_sampled_softmax_over_all_items_drawn_uniformly_is_cross_entropy():
+    tensors, target, query, item = problem(dtype=torch.float64)
+    proposal = losses.Proposal(torch.arange(23), power=0.0)
+    everything = torch.arange(1, 23)
+    log_weight = -torch.log(22 * proposal.log_q[everything].double().exp())  # each once in 22 draws
+    loss = sampled(tensors, target, query, item, everything, log_weight)
+    expected = plain(**tensors, target=target, query=query, item=item)
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
+    found = torch.autograd.grad(loss, list(tensors.values()))
+    wanted = torch.autograd.grad(expected, list(tensors.values()))
+    for name, one, other in zip(tensors, found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.75])
+def test_the_expected_gradient_of_sampled_softmax_approaches_that_of_cross_entropy(power):
+    tensors, target, query, item = problem(dtype=torch.float64)
+    count = torch.randint(0, 50, (23,), generator=torch.Generator().manual_seed(1))
+    proposal = losses.Proposal(count, power)
+    exact = torch.autograd.grad(plain(**tensors, target=target, query=query, item=item), list(tensors.values()))
+    torch.manual_seed(0)
+
+    def error(n_negatives, corrected=True, rounds=60):
+        mean = [torch.zeros_like(gradient) for gradient in exact]
+        for _ in range(rounds):
+            negatives, log_weight = proposal.draw(n_negatives)
+            if not corrected:
+                log_weight = log_weight + proposal.log_q[negatives] + math.log(22)  # as if they were drawn uniformly
+            loss = sampled(tensors, target, query, item, negatives, log_weight.double())
+            for total, one in zip(mean, torch.autograd.grad(loss, list(tensors.values())), strict=True):
+                total += one / rounds
+        off = sum(((one - other) ** 2).sum() for one, other in zip(mean, exact, strict=True))
+        return (off / sum((other**2).sum() for other in exact)).sqrt().item()
+
+    few, more, many = error(2), error(16), error(256)
+    assert many < more < few
+    assert many < 0.06
+    assert power == 0 or error(256, corrected=False) > 3 * many
+
+
+def test_negatives_are_drawn_as_often_as_the_proposal_says():
+    torch.manual_seed(0)
+    proposal = losses.Proposal(torch.tensor([9, 0, 3, 15, 0]), power=0.5)
+    torch.testing.assert_close(proposal.log_q.exp(), torch.tensor([0.0, 1, 2, 4, 1]) / 8)
+    negatives, log_weight = proposal.draw(200_000)
+    assert negatives.tolist() == [1, 2, 3, 4]
+    share = (log_weight + proposal.log_q[negatives]).exp()
+    torch.testing.assert_close(share, torch.tensor([1.0, 2, 4, 1]) / 8, atol=0.005, rtol=0)
+
+
+def test_gbce_makes_up_for_nothing_at_t_0_and_where_all_items_are_sampled():
+    assert losses.gbce_beta(5, 101, 0.0) == 1
+    assert losses.gbce_beta(100, 101, 1.0) == 1
+    assert losses.gbce_beta(5, 101, 1.0) == pytest.approx(0.05)  # the sampling rate
+    rate, t = 0.05, 0.75
+    assert losses.gbce_beta(5, 101, t) == pytest.approx(rate * (t * (1 - 1 / rate) + 1 / rate))
 
 
 PEAK = """

@@ -9,7 +9,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_lsti.config import LSTIConfig
-from recbole_lsti.config_rules import FUSIONS
+from recbole_lsti.config_rules import FUSIONS, LOSSES
 from recbole_lsti.model.branches import WindowAttention
 from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.model.repeat import RepeatTerm
@@ -59,7 +59,7 @@ def test_one_pass_scores_every_step_as_its_prefix_alone(settings):
     time = times_of(item_seq)
     row, step = torch.ones(3, 13).nonzero(as_tuple=True)
     whole = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
-    scores = model._score_all(whole, item_seq, row, step)
+    scores = model._score_all(whole, item_seq, row, step, model.items())
     for r, t in zip(row.tolist(), step.tolist(), strict=True):
         prefix = batch_of(item_seq[r : r + 1, : t + 1], exact_timestamp_list=time[r : r + 1, : t + 1])
         torch.testing.assert_close(model.full_sort_predict(prefix)[0], scores[r * 13 + t], atol=1e-5, rtol=1e-5)
@@ -181,12 +181,12 @@ def sequence_batch(item_seq: torch.Tensor, time: torch.Tensor, loss_type: str) -
     target = torch.roll(item_seq, -1, 1)
     target[:, -1] = 0
     batch = batch_of(item_seq, target_item_id_list=target, exact_timestamp_list=time)
-    if loss_type == "BPR":
+    if loss_type in ("BPR", "BCE", "gBCE"):
         batch["neg_target_item_id_list"] = torch.where(target > 0, target % (N_ITEMS - 1) + 1, 0)
     return batch
 
 
-@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [ALL_TIME])
 def test_every_parameter_receives_a_gradient(settings, loss_type):
     model = make_model(loss_type=loss_type, **settings).train()
@@ -198,7 +198,7 @@ def test_every_parameter_receives_a_gradient(settings, loss_type):
     assert without == []
 
 
-@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("loss_type", ["CE", "BPR", "BCE", "gBCE"])
 def test_sequence_loss_is_the_mean_of_the_prefix_losses(loss_type):
     model, item_seq = make_model(loss_type=loss_type), random_sequences(2, 7)
     batch = sequence_batch(item_seq, times_of(item_seq), loss_type)
@@ -206,10 +206,32 @@ def test_sequence_loss_is_the_mean_of_the_prefix_losses(loss_type):
     for r in range(2):
         for t in range(6):
             prefix = batch_of(item_seq[r : r + 1, : t + 1], item_id=item_seq[r : r + 1, t + 1])
-            if loss_type == "BPR":
+            if loss_type != "CE":
                 prefix["neg_item_id"] = batch["neg_target_item_id_list"][r : r + 1, t]
             losses.append(model.calculate_loss(prefix))
     torch.testing.assert_close(model.calculate_loss(batch), torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss_type", ["BPR", "BCE", "gBCE"])
+def test_several_negatives_give_the_same_loss_in_both_train_modes(loss_type):
+    many = {"distribution": "uniform", "sample_num": 3}
+    model, item_seq = make_model(loss_type=loss_type, train_neg_sample_args=many), random_sequences(4, 7)
+    batch = sequence_batch(item_seq, times_of(item_seq), "CE")
+    negative = random_sequences(4, 7 * 3).view(4, 7, 3)
+    batch["neg_target_item_id_list"] = negative
+    prefixes = batch_of(item_seq[:, :-1], item_id=item_seq[:, -1]).repeat(3)  # as RecBole's loader repeats them
+    prefixes["neg_item_id"] = negative[:, 5].T.reshape(-1)
+    batch["target_item_id_list"][:, :5] = 0
+    together = model.calculate_loss(batch)
+    torch.testing.assert_close(model.calculate_loss(prefixes), together, atol=1e-5, rtol=1e-5)
+    scores = model.full_sort_predict(batch_of(item_seq[:, :-1]))
+    positive, others = scores.gather(1, item_seq[:, -1:]), scores.gather(1, negative[:, 5])
+    if loss_type == "BPR":
+        expected = -torch.sigmoid(positive - others).log().mean()
+    else:
+        beta = 1 if loss_type == "BCE" else 1 - 0.75 * (1 - 3 / (N_ITEMS - 2))
+        expected = -torch.cat([torch.sigmoid(positive) ** beta, 1 - torch.sigmoid(others)], 1).log().mean()
+    torch.testing.assert_close(together, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_padding_row_stays_zero_in_training():
@@ -233,7 +255,7 @@ def test_popularity_starts_at_the_log_of_the_frequency():
     assert model.popularity[4] < model.popularity[3]
 
 
-@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("settings", [{}, ALL_TIME])
 def test_losses_under_autocast_are_those_in_float32(settings, loss_type):
     model, item_seq = make_model(loss_type=loss_type, **settings), random_sequences(4, 9, n_items=12)
@@ -243,4 +265,4 @@ def test_losses_under_autocast_are_those_in_float32(settings, loss_type):
         rough = model.calculate_loss(batch)
     rough.backward()
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(parameter.grad.to_dense().isfinite().all() for parameter in model.parameters())

@@ -94,6 +94,8 @@ def check(folder: str | Path, columns: Columns | None = None, session_gap: float
                 _compare_ids(name, table[key], inter[key], report)
     if inter is not None and {columns.user, columns.item} <= set(inter):
         _look_at(inter, columns, session_gap, report)
+        if inter_path in tables and not report.errors and report.numbers and report.numbers["length"][-1] == 1:
+            report.errors.append(f"{inter_path}: there must be a user with two events or more to train on")
     return report
 
 

@@ -12,7 +12,9 @@ from recbole.utils import FeatureType
 
 from recbole_lsti.data import snapshot
 from recbole_lsti.data.cache import Cache, entry_name
-from recbole_lsti.data.events import Events, HistoryRows
+from recbole_lsti.data.events import EXACT_TIME, Events, HistoryRows
+from recbole_lsti.data.fields import InputColumns
+from recbole_lsti.data.grouping import positions
 from recbole_lsti.data.split import VectorSplits
 from recbole_lsti.data.tables import AtomicTables
 
@@ -21,7 +23,7 @@ TIME_KEYS = ("short_seconds", "session_gap", "time_bias")
 FIELD_TYPES = {"USER_ID_FIELD": FeatureType.TOKEN, "ITEM_ID_FIELD": FeatureType.TOKEN, "TIME_FIELD": FeatureType.FLOAT}
 
 
-class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
+class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
     """A SequentialDataset whose rows point into one time-ordered table of events.
 
     It yields the rows that RecBole's SequentialDataset yields, in both train modes, for every split, and differs in
@@ -30,8 +32,8 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
     `inter_matrix()` answer as RecBole's do.
 
     Raises:
-        ValueError: if user, item or time is not loaded or of another type, or `train_mode: sequence` meets
-            `benchmark_filename`.
+        ValueError: if user, item or time is not loaded or of another type, `input_fields` names no column of the
+            files, or `train_mode: sequence` meets `benchmark_filename`.
     """
 
     inter_feat: Any  # a DataFrame while RecBole reads and filters, an Interaction from the cache, then HistoryRows
@@ -73,7 +75,7 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
 
     def _normalize(self) -> None:
         # the last moment at which time is what the file says: normalisation and float32 come after
-        self.event_time = self.inter_feat[self.time_field].to_numpy(copy=True)  # int64 where the file has integers
+        self.event_time = self.inter_feat[self.time_field].to_numpy()  # int64 where the file has integers
         self.inter_feat[self.time_field] = self.inter_feat[self.time_field].astype(np.float64)
         super()._normalize()
 
@@ -83,14 +85,19 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         events = self.events or self.order_events(self.inter_feat.interaction)
         if any(self.config[key] for key in TIME_KEYS):
             events.columns[f"exact_{self.time_field}"] = torch.from_numpy(events.time.astype(np.float64))
-        targets = np.flatnonzero(np.arange(len(events.first)) > events.first)
-        self._tell_rows(events, len(targets))
+        if self.config["time_gaps"]:
+            events.columns[f"gap_{self.time_field}"] = torch.from_numpy(events.gaps())
+        begins = events.begins
+        has_history = np.ones(len(events.first), dtype=bool)
+        has_history[begins] = False
+        targets = positions(has_history)
+        self._tell_rows(begins, len(events.first), len(targets))
         width = None if self.config["pad_to_longest"] else self.max_item_list_len
-        self.inter_feat = HistoryRows(events, targets, self.max_item_list_len, width)
+        # a model that carries its state reads whole histories, MAX_ITEM_LIST_LENGTH events at a time
+        longest = len(events.first) if self.config["carry_state"] else self.max_item_list_len
+        self.inter_feat = HistoryRows(events, targets, longest, width)
 
-    def _tell_rows(self, events: Events, n_rows: int) -> None:
-        n_events = len(events.first)
-        begins = np.flatnonzero(np.arange(n_events) == events.first)
+    def _tell_rows(self, begins: np.ndarray, n_events: int, n_rows: int) -> None:
         lonely = np.count_nonzero(np.diff(np.r_[begins, n_events]) == 1)
         self.logger.info(
             f"{n_events} events give {n_rows} rows to predict: the first event of each of {len(begins)} users has no "
@@ -99,7 +106,9 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
 
     def order_events(self, columns: dict[str, torch.Tensor]) -> Events:
         """Order the interactions by user and exact time; `columns` is emptied on the way."""
-        return Events.ordered(columns, self.event_time, **self.event_names())
+        columns[EXACT_TIME] = torch.from_numpy(self.event_time)
+        del self.event_time
+        return Events.ordered(columns, **self.event_names())
 
     def event_names(self) -> dict[str, str]:
         """The names that Events goes by."""
@@ -127,6 +136,18 @@ class LSTIDataset(VectorSplits, AtomicTables, SequentialDataset):
         items = rows[self.item_id_list_field][start:stop]
         row, step = items.nonzero(as_tuple=True)
         return row, items[row, step]
+
+    def occurring(self) -> torch.Tensor:
+        """Return which items are among the targets and histories of the rows, (N,) bool."""
+        rows = self.inter_feat
+        found = torch.zeros(self.item_num, dtype=torch.bool)
+        if isinstance(rows, HistoryRows):
+            found[rows.occurring(self.iid_field)] = True
+        else:
+            found[rows[self.iid_field]] = True
+            found[rows[self.item_id_list_field].flatten()] = True
+        found[0] = False
+        return found
 
 
 class LSTIKGSeqDataset(LSTIDataset, recbole_dataset.KGSeqDataset):

@@ -15,7 +15,9 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_lsti.data.grouping import Groups, group_by_appearance, group_rows
+from recbole_lsti.data.grouping import BLOCK, Groups, gather, group_by_appearance, group_columns
+
+EXACT_TIME = "exact time"  # stands among the columns to be ordered; not a field
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,49 @@ class Events:
     list_suffix: str
 
     @classmethod
-    def ordered(cls, columns: dict[str, Tensor], time: np.ndarray, uid_field: str, **names: str) -> Events:
-        """Sort columns by user and exact time, stably; `columns` is emptied of the unordered ones on the way."""
-        user = columns[uid_field].numpy()
+    def ordered(cls, columns: dict[str, Tensor], uid_field: str, time_field: str, **names: str) -> Events:
+        """Sort columns by user and exact time, stably.
+
+        Args:
+            columns: field -> (E, ...) tensor, and EXACT_TIME -> (E,) seconds; emptied on the way, for memory that is
+                met for the first time is slow, and what is free again is not.
+        """
+        time = columns[EXACT_TIME].numpy()
         by_time = None  # both steps are stable: ties keep file order
         if np.any(time[1:] < time[:-1]):
             by_time = np.argsort(time, kind="stable")
-            user, time = user[by_time], time[by_time]
+        rounded = time_field in columns and _is_rounding(columns[time_field].numpy(), time)
+        del time
+        fields = [field for field in columns if field != EXACT_TIME]
+        unordered = {field: columns.pop(field).numpy() for field in list(columns)}
+        if rounded:
+            del unordered[time_field]
+        user = unordered.pop(uid_field) if by_time is None else unordered.pop(uid_field)[by_time]
         n_users = int(user.max(initial=0)) + 1
-        groups = group_rows(user, n_users)
-        order = groups.rows.astype(np.int64) if by_time is None else by_time[groups.rows]
-        for field in list(columns):  # a column goes as soon as its ordered copy is there
-            whole = field == uid_field
-            ordered = groups.spread(np.arange(n_users)) if whole else _gathered(columns[field].numpy(), order)
-            columns[field] = torch.from_numpy(ordered)
-        ordered_time = _gathered(time, groups.rows.astype(np.int64) if by_time is not None else order)
-        return cls(columns, groups.spread(groups.starts[:-1]), ordered_time, uid_field=uid_field, **names)
+        groups, ordered = group_columns(user, n_users, unordered, by_time)
+        starts, sizes = groups.starts[:-1], groups.sizes
+        del user, by_time, groups
+        time = ordered.pop(EXACT_TIME)
+        if rounded:
+            ordered[time_field] = time.astype(np.float32)
+        ordered[uid_field] = np.repeat(np.arange(n_users), sizes)
+        columns.update({field: torch.from_numpy(ordered[field]) for field in fields})
+        return cls(columns, np.repeat(starts, sizes), time, uid_field, time_field, **names)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """(users,) int64, position of the first event of each user who has any."""
+        return np.flatnonzero(np.r_[True, self.first[1:] != self.first[:-1]][: len(self.first)])
+
+    def edges(self, chosen: np.ndarray) -> np.ndarray:
+        """(users + 1,) where each user's events begin among ascending chosen ones; the last entry is their end."""
+        return np.append(np.searchsorted(chosen, self.begins.astype(chosen.dtype)), len(chosen))
+
+    def gaps(self) -> np.ndarray:
+        """Return the seconds from the event before, of the same user, (E,) float32; -1 where there is none."""
+        gaps = np.diff(self.time, prepend=0).astype(np.float32)
+        gaps[np.arange(len(gaps)) == self.first] = -1
+        return gaps
 
     def window(self, field: str, begin: np.ndarray, end: np.ndarray, width: int) -> Tensor:
         """Gather the events [begin, end) of R windows from one column, zero-padded on the right.
@@ -74,15 +103,12 @@ class Events:
         return values
 
 
-def _gathered(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """values[index]; integers go by way of 32 bits where they fit, which halves the memory that is jumped about in."""
-    if values.dtype == np.int64 and len(values):
-        low = int(values.min())
-        if int(values.max()) - low < 2**32:
-            gathered = (values - low).astype(np.uint32)[index].astype(np.int64)
-            gathered += low
-            return gathered
-    return values[index]
+def _is_rounding(seen: np.ndarray, time: np.ndarray) -> bool:
+    """Whether a column is the time as float32, as it is unless it was normalised."""
+    if seen.shape != time.shape or seen.dtype != np.float32:
+        return False
+    blocks = (slice(start, start + BLOCK) for start in range(0, len(time), BLOCK))
+    return all(np.array_equal(seen[block], time[block].astype(np.float32)) for block in blocks)
 
 
 class HistoryRows(Interaction):
@@ -90,7 +116,7 @@ class HistoryRows(Interaction):
 
     Args:
         events (Events): what the rows point into.
-        targets (ndarray): (R,) int64, each row's target event; its history is the events of its user before it.
+        targets (ndarray): (R,) int64 or int32, each row's target event; its history is its user's events before it.
         max_length (int): the history shows at most its last `max_length` events.
         width (int | None): columns of the list fields; None: as many as the longest history asked for has.
     """
@@ -106,7 +132,14 @@ class HistoryRows(Interaction):
     def targets(self) -> np.ndarray:
         """(R,) int64, each row's target event."""
         self._put_in_order()
-        return self._targets
+        return self._targets.astype(np.int64, copy=False)
+
+    def target_events(self) -> np.ndarray:
+        """(E,) bool, whether an event is the target of a row."""
+        marked = np.zeros(len(self.events.first), dtype=bool)
+        for start in range(0, len(self._targets), BLOCK):
+            marked[self._targets[start : start + BLOCK]] = True
+        return marked
 
     def _put_in_order(self) -> None:
         if self._time_order_wanted:
@@ -144,7 +177,9 @@ class HistoryRows(Interaction):
 
     def take(self, index: Any) -> HistoryRows:
         """Rows by number, slice or mask, as they are stored: for what `by_user` returns."""
-        rows = HistoryRows(self.events, self._targets[index], self.max_length, self.width)
+        numbers = isinstance(index, np.ndarray) and index.dtype != bool
+        targets = gather(self._targets, index) if numbers else self._targets[index]
+        rows = HistoryRows(self.events, targets, self.max_length, self.width)
         rows.interaction.own = {field: value[index] for field, value in self.interaction.own.items()}
         rows.interaction.dropped = set(self.interaction.dropped)
         return rows
@@ -154,14 +189,17 @@ class HistoryRows(Interaction):
 
         After `sort` by time of rows in event order this sorts the users by their first row, and not the rows.
         """
-        first = self.events.first[self._targets]
         if not self._time_order_wanted:
-            return group_by_appearance(first)
-        begins = np.flatnonzero(np.r_[True, first[1:] != first[:-1]]) if len(first) else np.zeros(0, dtype=np.int64)
+            return group_by_appearance(self.events.first[self._targets])
+        edges = self.events.edges(self._targets)
+        sizes = np.diff(edges)
+        begins, sizes = edges[:-1][sizes > 0], sizes[sizes > 0]
         order = np.argsort(self.events.time[self._targets[begins]], kind="stable")
-        sizes = np.diff(np.r_[begins, len(first)])[order]
+        begins, sizes = begins[order], sizes[order]
         starts = np.r_[0, np.cumsum(sizes)]
-        return Groups(np.arange(len(first)) + np.repeat(begins[order] - starts[:-1], sizes), starts)
+        rows = np.ones(len(self._targets), dtype=np.int32 if len(self._targets) < 2**31 else np.int64)
+        rows[starts[:-1]] = np.diff(begins, prepend=0) - np.r_[0, sizes[:-1] - 1][: len(sizes)]  # steps between rows
+        return Groups(np.cumsum(rows, out=rows), starts)
 
     def gather(self) -> Interaction:
         """Return the rows as a plain Interaction, every field gathered."""
@@ -179,6 +217,14 @@ class HistoryRows(Interaction):
         row = np.repeat(np.arange(len(targets)), lengths)
         event = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row]
         return torch.from_numpy(row), self.events.columns[field][torch.from_numpy(event)]
+
+    def occurring(self, field: str) -> Tensor:
+        """Return the values of all events that are a row's target or in its uncut history, each event once, (S,)."""
+        targets = self._targets
+        change = np.zeros(len(self.events.first) + 1, dtype=np.int64)
+        np.add.at(change, self.events.first[targets], 1)
+        np.add.at(change, targets + 1, -1)
+        return self.events.columns[field][torch.from_numpy(np.cumsum(change[:-1]) > 0)]
 
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
         """Sort the rows in place, stably; by the time field means by exact time, not by its float32 view."""

@@ -16,7 +16,9 @@ from recbole.data.interaction import Interaction
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from recbole_lsti.data.carry import FEWEST_BATCHES, Chain, earlier_items, shifts
 from recbole_lsti.data.dataset import LSTIDataset
+from recbole_lsti.data.grouping import positions
 from recbole_lsti.data.sampler import FixedNegatives
 
 
@@ -39,24 +41,28 @@ class TrainSequences(TorchDataset):
 
     A history longer than MAX_ITEM_LIST_LENGTH is cut into windows that overlap by `min_context` steps; the overlap
     carries no targets, so every target is trained once and sees at least `min_context` steps, or all there are.
+    With `carries`, the overlap is what the short-term part needs, `short_window`, and a batch says where the state
+    lies that each window begins with (`state_from`), where its own goes (`state_to`), and which items came before
+    (see `earlier_items`), so that a model sees whole histories.
 
     Attributes of the wrapped LSTIDataset (`num`, `item_counter`, ...) are found here too: RecBole reads them.
     """
 
-    def __init__(self, dataset: LSTIDataset, min_context: int) -> None:
+    def __init__(self, dataset: LSTIDataset, min_context: int, carries: bool = False) -> None:
         self.wrapped = dataset
         rows = dataset.inter_feat
         self.events = rows.events
         self.target_field = f"target_{dataset.iid_field}{self.events.list_suffix}"
-        self.is_target = np.zeros(len(self.events.first), dtype=bool)
-        self.is_target[rows.targets] = True
-        targets = np.flatnonzero(self.is_target)
-        first = self.events.first[targets]
-        ends = np.flatnonzero(np.r_[first[1:] != first[:-1], True]) if len(first) else np.zeros(0, np.int64)
+        self.is_target = rows.target_events()
+        targets = positions(self.is_target)
+        edges = self.events.edges(targets)
+        has_targets = edges[1:] > edges[:-1]
+        first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
-        self.begin, self.end, self.counted_from = _windows(
-            first[ends], targets[ends], length, min(min_context, length - 1)
-        )
+        overlap = dataset.config["short_window"] if carries else min(min_context, length - 1)
+        self.begin, self.end, self.counted_from = _windows(first, last, length, overlap)
+        chain = Chain.of_windows(self.events.first[self.begin])
+        self.chain = chain if carries and chain.of.max(initial=1) > 1 else None
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -89,6 +95,10 @@ class TrainSequences(TorchDataset):
         counted &= self.is_target[behind]
         target = events.columns[self.wrapped.iid_field][torch.from_numpy(behind)]
         batch[self.target_field] = target.masked_fill_(torch.from_numpy(~counted), 0)
+        if self.chain is not None:
+            batch["state_from"] = torch.from_numpy(self.chain.source[windows])
+            batch["state_to"] = torch.from_numpy(self.chain.target[windows])
+            batch.update(earlier_items(events.columns[self.wrapped.iid_field].numpy(), events.first[begin], begin))
         return self.wrapped.join(Batch(batch))
 
 
@@ -116,13 +126,21 @@ class TokenBatches(Sampler):
         shuffle (bool): draw other batches, in another order, for each epoch.
         seed (int): the draw depends on it and on the epoch alone.
         rank, world_size (int): the share of the batches this process takes; every process takes as many.
+        chain (Chain | None): where given, a user's windows come in order, and in different batches.
     """
 
     def __init__(
-        self, lengths: np.ndarray, batch_tokens: int, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        lengths: np.ndarray,
+        batch_tokens: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        chain: Chain | None = None,
     ) -> None:
         self.lengths, self.batch_tokens, self.shuffle, self.seed = lengths, batch_tokens, shuffle, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.chain = rank, world_size, chain
         self.epoch = 0
         self._drawn: tuple[int, list[np.ndarray]] | None = None
 
@@ -149,20 +167,28 @@ class TokenBatches(Sampler):
 
     def _draw(self) -> list[np.ndarray]:
         random = np.random.default_rng((self.seed, self.epoch))
+        batches: list[np.ndarray] = []
+        if self.chain is None:
+            batches = self._pack(self.lengths, random)
+        else:
+            fitting = max(1, int(self.lengths.sum()) // (FEWEST_BATCHES * self.batch_tokens))
+            for windows in self.chain.rounds(fitting, shifts(self.chain, random) if self.shuffle else 0.0):
+                batches += [windows[batch] for batch in self._pack(self.lengths[windows], random)]
+        share = -(-len(batches) // self.world_size)  # the last ones are given out twice where they do not divide
+        return [batches[(self.rank + i * self.world_size) % len(batches)] for i in range(share)]
+
+    def _pack(self, lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
         # equal lengths fall in another order each epoch, and lengths within an eighth of each other mix
-        jitter = random.uniform(1.0, 1.125, len(self.lengths)) if self.shuffle else 1.0
-        order = np.argsort(-self.lengths * jitter, kind="stable")
+        jitter = random.uniform(1.0, 1.125, len(lengths)) if self.shuffle else 1.0
+        order = np.argsort(-lengths * jitter, kind="stable")
         batches, start = [], 0
         while start < len(order):
-            size = max(1, self.batch_tokens // int(self.lengths[order[start]]))
-            longest = int(self.lengths[order[start : start + size]].max())
+            size = max(1, self.batch_tokens // int(lengths[order[start]]))
+            longest = int(lengths[order[start : start + size]].max())
             size = max(1, min(size, self.batch_tokens // longest))
             batches.append(order[start : start + size])
             start += size
-        if self.shuffle:
-            batches = [batches[i] for i in random.permutation(len(batches))]
-        share = -(-len(batches) // self.world_size)  # the last ones are given out twice where they do not divide
-        return [batches[(self.rank + i * self.world_size) % len(batches)] for i in range(share)]
+        return [batches[i] for i in random.permutation(len(batches))] if self.shuffle else batches
 
 
 class SequenceTrainDataLoader(DataLoader):
@@ -173,10 +199,14 @@ class SequenceTrainDataLoader(DataLoader):
         dataset (LSTIDataset): the training part, as `build()` splits it.
         sampler: RecBole's training sampler, or None where the loss needs no negatives.
         shuffle (bool): draw the batches anew for each epoch.
+    Raises:
+        ValueError: `carry_state` on several processes, which would not find each other's states.
     """
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
-        sequences = TrainSequences(dataset, config["min_context"])
+        if config["carry_state"] and not config["single_spec"]:
+            raise ValueError("carry_state (True) must be False where several processes train")
+        sequences = TrainSequences(dataset, config["min_context"], bool(config["carry_state"]))
         self.config, self._dataset, self._sampler, self.shuffle = config, dataset, sampler, shuffle
         self.negative_field = config["NEG_PREFIX"] + sequences.target_field
         self.sequences = sequences
@@ -188,6 +218,7 @@ class SequenceTrainDataLoader(DataLoader):
             config["seed"],
             0 if single else torch.distributed.get_rank(),
             1 if single else torch.distributed.get_world_size(),
+            sequences.chain,
         )
         getLogger().info(
             f"training sequences: {len(sequences)} windows of {sequences.lengths.sum()} steps in {len(self.batches)} "
@@ -213,8 +244,11 @@ class SequenceTrainDataLoader(DataLoader):
         target = batch[self.sequences.target_field]
         row, step = target.nonzero(as_tuple=True)
         user = batch[self._dataset.uid_field][row]
-        negative = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), 1)
-        batch[self.negative_field] = torch.zeros_like(target).index_put_((row, step), negative)
+        K = self.config["train_neg_sample_args"]["sample_num"]
+        drawn = self._sampler.sample_by_user_ids(user.numpy(), target[row, step].numpy(), K)  # (K * T,)
+        negative = target.new_zeros(*target.shape, K)
+        negative[row, step] = drawn.view(K, -1).T
+        batch[self.negative_field] = negative.squeeze(2) if K == 1 else negative  # (B, L), or (B, L, K)
         return batch
 
 

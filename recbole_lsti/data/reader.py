@@ -20,6 +20,7 @@ from recbole_lsti.errors import AtomicFileError, nearest
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 ROWS_AT_A_TIME = 1 << 18
+TABLE_TOKENS = 1 << 24  # integer tokens below it are looked up in a table (64 MiB at most), larger ones in a hash table
 _MARK = "\x1e"  # ASCII record separator: stands between the lists of a column while they are split in one go
 
 
@@ -131,7 +132,7 @@ def _parse(
     dtype: dict[str, type] = {
         field.heading: np.float64 if field.type == "float" else str for field in fields if field.name not in integers
     }
-    joiners = {field.name: _joiner(field, integers) for field in fields}
+    joiners = {field.name: _joiner(field, integers, lines.rows) for field in fields}
     for chunk in _chunks(path, fields, dtype, separator, encoding):
         refused = [field.name for field in fields if not joiners[field.name].add(chunk[field.heading])]
         if refused:
@@ -140,7 +141,7 @@ def _parse(
     columns = {}
     for field in fields:
         joiner = joiners.pop(field.name)
-        if isinstance(joiner, _Integers) and joiner.width() != lines.widths[position[field.name]]:
+        if isinstance(joiner, _Integers) and joiner.width != lines.widths[position[field.name]]:
             raise _NotIntegersError(field.name)
         columns[field.name] = joiner.join()
     return columns
@@ -175,44 +176,91 @@ def _chunks(
 
 
 class _Floats:
-    """A float column; it stays int64 where `exact` and every chunk is."""
+    """A float column; it stays int64 where every chunk is.
 
-    def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
+    The column is laid out once, as long as the file has rows, and filled: to join its parts would hold it twice.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.values = np.empty(rows, dtype=np.int64)
+        self.length = 0
 
     def add(self, values: pd.Series) -> bool:
-        self.parts.append(values.to_numpy())
-        return values.dtype == np.int64 or values.dtype == np.float64
+        """Take the next chunk; False if the column cannot hold it."""
+        if values.dtype != np.int64 and values.dtype != np.float64:
+            return False
+        self._append(values.to_numpy())
+        return True
+
+    def _append(self, part: np.ndarray) -> None:
+        end = self.length + len(part)
+        dtype = np.result_type(self.values, part) if self.length else part.dtype
+        if dtype != self.values.dtype or end > len(self.values):
+            grown = np.empty(max(end, len(self.values)), dtype=dtype)
+            grown[: self.length] = self.values[: self.length]
+            self.values = grown
+        self.values[self.length : end] = part
+        self.length = end
 
     def join(self) -> np.ndarray:
-        return np.concatenate(self.parts)
+        """(rows,) float64, or int64 where every chunk was."""
+        return self.values[: self.length]
 
 
 class _Integers(_Floats):
-    """Tokens read as integers."""
+    """Tokens read as integers, numbered chunk by chunk while the chunk is in the processor's cache."""
+
+    def __init__(self, rows: int) -> None:
+        self.values = np.empty(rows, dtype=np.int32)  # codes; the integers themselves once one is outside the table
+        self.length = 0
+        self.code_of = np.full(1 << 16, -1, dtype=np.int32)  # token -> code
+        self.known = np.empty(0, dtype=np.int64)  # code -> token
+        self.width = 0  # bytes of all tokens if each is spelt as an integer is: no other spelling is as short
 
     def add(self, values: pd.Series) -> bool:
-        self.parts.append(values.to_numpy())
-        return values.dtype == np.int64
+        """Take the next chunk; False if it does not hold integers."""
+        if values.dtype != np.int64:
+            return False
+        part = values.to_numpy()
+        self.width += _spelt_width(part)
+        if self.values.dtype == np.int32 and int(part.min()) >= 0 and int(part.max()) < TABLE_TOKENS:
+            part = self._coded(part)
+        elif self.values.dtype == np.int32:
+            coded, self.values = self.values, np.empty(len(self.values), dtype=np.int64)
+            self.values[: self.length] = self.known[coded[: self.length]]
+        self._append(part)
+        return True
 
-    def width(self) -> int:
-        """Bytes of all tokens if each is spelt as an integer is: no other spelling of an integer is as short."""
-        total = 0
-        for part in self.parts:
-            total += len(part) + int(np.count_nonzero(part < 0))
-            size = np.abs(part)
-            for digits in range(1, 19):
-                longer = int(np.count_nonzero(size >= 10**digits))
-                if not longer:
-                    break
-                total += longer
-        return total
+    def _coded(self, part: np.ndarray) -> np.ndarray:
+        highest = int(part.max())
+        if highest >= len(self.code_of):
+            self.code_of = np.append(self.code_of, np.full(highest + 1, -1, dtype=np.int32))
+        codes = self.code_of[part]
+        if int(codes.min()) < 0:
+            fresh = pd.unique(part[codes < 0])
+            self.code_of[fresh] = np.arange(len(self.known), len(self.known) + len(fresh), dtype=np.int32)
+            self.known = np.append(self.known, fresh)
+            codes = self.code_of[part]
+        return codes
 
     def join(self) -> pd.Categorical:
-        values = np.concatenate(self.parts)
-        self.parts.clear()
-        codes, known = pd.factorize(values)
-        return pd.Categorical.from_codes(codes.astype(np.int32), known.astype(str).astype(object))
+        """(rows,) tokens, numbered in order of first appearance."""
+        codes, known = super().join(), self.known
+        if codes.dtype != np.int32:
+            codes, known = pd.factorize(codes)
+        return pd.Categorical.from_codes(codes.astype(np.int32, copy=False), known.astype(str).astype(object))
+
+
+def _spelt_width(integers: np.ndarray) -> int:
+    """Bytes that integers take when they are written out."""
+    total = len(integers) + int(np.count_nonzero(integers < 0))
+    size = np.abs(integers)
+    for digits in range(1, 19):
+        longer = int(np.count_nonzero(size >= 10**digits))
+        if not longer:
+            break
+        total += longer
+    return total
 
 
 class _Words:
@@ -223,6 +271,7 @@ class _Words:
         self.known = np.empty(0, dtype=object)
 
     def add(self, values: pd.Series) -> bool:
+        """Take the next chunk."""
         codes, words = pd.factorize(values.to_numpy())
         places, self.known = pd.factorize(np.concatenate([self.known, words]))
         places = places[len(places) - len(words) :].astype(np.int32)
@@ -230,23 +279,32 @@ class _Words:
         return True
 
     def join(self) -> pd.Categorical:
+        """(rows,) tokens, numbered in order of first appearance, missing ones NaN."""
         return pd.Categorical.from_codes(np.concatenate(self.codes), self.known)
 
 
-class _Texts(_Floats):
+class _Texts:
     """A list column, not split yet; missing lists are empty."""
 
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+
     def add(self, values: pd.Series) -> bool:
+        """Take the next chunk."""
         self.parts.append(values.fillna("").to_numpy())
         return True
 
+    def join(self) -> np.ndarray:
+        """(rows,) texts."""
+        return np.concatenate(self.parts)
 
-def _joiner(field: Field, integers: set[str]) -> _Floats | _Words:
+
+def _joiner(field: Field, integers: set[str], rows: int) -> _Floats | _Words | _Texts:
     if field.type.endswith("seq"):
         return _Texts()
     if field.type == "float":
-        return _Floats()
-    return _Integers() if field.name in integers else _Words()
+        return _Floats(rows)
+    return _Integers(rows) if field.name in integers else _Words()
 
 
 def _lists(path: str | Path, field: Field, texts: np.ndarray, separator: str) -> np.ndarray:

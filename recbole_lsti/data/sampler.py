@@ -1,4 +1,4 @@
-"""RecBole's sampler for sequential models without its sets of every user, and negatives that are always the same."""
+"""RecBole's sampler for sequential models without its sets and loops, and negatives that are always the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ from recbole.sampler import RepeatableSampler
 
 
 class LightSampler(RepeatableSampler):
-    """A RepeatableSampler: same draws. Each call for negatives sets anew which items they must not be."""
+    """A RepeatableSampler: same draws, without a Python loop over them. A negative is any item but its target."""
 
     def get_used_ids(self) -> np.ndarray:
         """Return (users,) of one and the same empty set."""
         return np.full(self.user_num, frozenset(), dtype=object)
+
+    def sample_by_user_ids(self, user_ids: Any, item_ids: Any, num: int) -> torch.Tensor:
+        """Return `num` items for each of n targets: (num * n,), first one for each target, then the next for each.
+
+        Args:
+            user_ids: of the targets; not read.
+            item_ids (ndarray): (n,) the targets themselves.
+            num (int): items for each.
+        """
+        target = np.tile(np.asarray(item_ids), num)
+        drawn = np.zeros(len(target), dtype=np.int64)
+        again = np.arange(len(target))
+        while len(again):
+            drawn[again] = self.sampling(len(again))
+            again = again[drawn[again] == target[again]]
+        return torch.from_numpy(drawn)
 
 
 class FixedNegatives:

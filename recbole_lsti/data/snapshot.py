@@ -19,7 +19,7 @@ KEYS = (
     *("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "LABEL_FIELD", "threshold", "preload_weight"),
     *("rm_dup_inter", "val_interval", "filter_inter_by_user_or_item"),
     *("user_inter_num_interval", "item_inter_num_interval", "alias_of_user_id", "alias_of_item_id"),
-    *("normalize_field", "normalize_all", "numerical_features", "discretization"),
+    *("normalize_field", "normalize_all", "numerical_features", "discretization", "input_fields"),
 )
 
 
@@ -91,5 +91,4 @@ def put_back(dataset: Any, entry: Entry) -> None:
     for name, columns in tables.items():
         tensors = {field: torch.from_numpy(array) for field, array in columns.items()}
         setattr(dataset, name, Interaction(tensors) if tensors else None)
-    dataset.event_time = events["time"]
     dataset.events = Events(dict(dataset.inter_feat.interaction), **events, **dataset.event_names())

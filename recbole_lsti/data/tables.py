@@ -19,6 +19,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_lsti.data.grouping import BLOCK, count_ids
 from recbole_lsti.data.lines import line_of_row
 from recbole_lsti.data.reader import read_header, read_table
 from recbole_lsti.errors import AtomicFileError
@@ -220,7 +221,7 @@ class AtomicTables(Dataset):
         for (feat, field, ftype), code in zip(remap_list, codes, strict=True):
             self.field2id_token.setdefault(field, id_token)
             self.field2token_id.setdefault(field, token_id)
-            code += 1  # missing tokens, code -1, become the padding
+            code += 1  # missing tokens, code -1, become the padding; a copy of their own, see factorize_together
             if ftype == FeatureType.TOKEN_SEQ:
                 ends = np.cumsum(feat[field].map(len).to_numpy())
                 feat[field] = pd.Series(np.split(code, ends[:-1]), index=feat.index, dtype=object)
@@ -276,16 +277,20 @@ class AtomicTables(Dataset):
     def _dataframe_to_interaction(self, data: pd.DataFrame | Interaction) -> Interaction:
         if isinstance(data, Interaction):  # from the cache
             return data
+        # interactions are ordered next, which makes int64 of 32-bit ids; those that are split already are not
+        narrow = data is self.inter_feat and self.config["benchmark_filename"] is None
         paired = [field for field in data if field in self.config["numerical_features"]]  # (value, weight) pairs
         columns = dict(super()._dataframe_to_interaction(data[paired]).interaction) if paired else {}
         for field in data:
             if field not in columns:
-                columns[field] = self._to_tensor(field, data[field].to_numpy())
+                columns[field] = self._to_tensor(field, data[field].to_numpy(), narrow)
         return Interaction({field: columns[field] for field in data})
 
-    def _to_tensor(self, field: str, values: np.ndarray) -> torch.Tensor:
-        """(rows,) int64 or float32; (rows, longest list), zero-padded on the right, for lists."""
+    def _to_tensor(self, field: str, values: np.ndarray, narrow: bool) -> torch.Tensor:
+        """(rows,) int64 (int32 if narrow) or float32; (rows, longest list), zero-padded on the right, for lists."""
         ftype = self.field2type[field]
+        if narrow and ftype == FeatureType.TOKEN and values.dtype == np.int32:
+            return torch.from_numpy(values)
         dtype = np.int64 if ftype in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ) else np.float32
         if ftype in (FeatureType.TOKEN, FeatureType.FLOAT):
             return torch.from_numpy(np.ascontiguousarray(values, dtype=dtype))
@@ -360,7 +365,7 @@ class _Side:
 
     def ban(self, rows: np.ndarray | slice) -> np.ndarray:
         """(codes,) bool: those to go, given the interactions that are left; they leave the table."""
-        count = np.bincount(self.inter[rows], minlength=len(self.listed))
+        count = count_ids(self.inter[rows], len(self.listed))
         if not self.intervals:
             return np.zeros(len(count), dtype=bool)
         # RecBole: who has no interactions left goes only by his row in the table, and by the first lower bound alone
@@ -376,25 +381,33 @@ def factorize_together(columns: Sequence[Any]) -> tuple[list[np.ndarray], np.nda
     Args:
         columns: categoricals or object arrays of tokens; missing ones are NaN.
     Returns:
-        tuple: an int64 code array for each column, -1 where a token is missing, and the tokens, (codes,) object, in
+        tuple: a new int32 code array for each column, -1 where a token is missing, and the tokens, (codes,) object, in
         order of first appearance.
     """
     parts = [_factorize(column) for column in columns]
     words = [np.asarray(unique, dtype=object) for _, unique in parts]
     if len(parts) == 1:
-        return [parts[0][0].astype(np.int64)], words[0]
+        return [parts[0][0].astype(np.int32)], words[0]
     shared, tokens = pd.factorize(np.concatenate(words))
-    places = np.split(shared, np.cumsum([len(word) for word in words])[:-1])
-    codes = [np.append(place, -1)[code] for (code, _), place in zip(parts, places, strict=True)]
+    places = np.split(shared.astype(np.int32), np.cumsum([len(word) for word in words])[:-1])
+    codes = [np.append(place, np.int32(-1))[code] for (code, _), place in zip(parts, places, strict=True)]
     return codes, np.asarray(tokens, dtype=object)
 
 
 def _factorize(column: Any) -> tuple[np.ndarray, Any]:
     """pandas.factorize, at once where the categories stand in order of first appearance, as they do after reading."""
-    if isinstance(column, pd.Categorical) and len(column):
-        codes = column.codes
-        highest = np.maximum.accumulate(codes)
-        in_order = codes[0] <= 0 and np.all(codes[1:] - highest[:-1] <= 1)
-        if in_order and highest[-1] + 1 == len(column.categories):
-            return codes, column.categories
+    if isinstance(column, pd.Categorical) and _appear_in_order(column.codes, len(column.categories)):
+        return column.codes, column.categories
     return pd.factorize(column)
+
+
+def _appear_in_order(codes: np.ndarray, n_codes: int) -> bool:
+    """Whether each of the codes 0..n_codes-1 appears, 0 first and each of the others after the one below it."""
+    highest = -1
+    for start in range(0, len(codes), BLOCK):
+        part = np.r_[highest, codes[start : start + BLOCK].astype(np.int32)]
+        so_far = np.maximum.accumulate(part)
+        if np.any(part[1:] - so_far[:-1] > 1):
+            return False
+        highest = int(so_far[-1])
+    return highest + 1 == n_codes

@@ -5,6 +5,8 @@ Shapes: B batch, L sequence length, H hidden size, A heads, D = H / A, W items a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,10 +31,51 @@ class LongBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, H); step t reads steps 1..t."""
-        for norm, lstm, feed_forward in zip(self.norms, self.lstms, self.feed_forwards, strict=True):
+        for norm, lstm, feed_forward in self._blocks():
             x = x + self.dropout(lstm(norm(x))[0])
             x = x + feed_forward(x)
         return x
+
+    def resume(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Go on where an earlier call has ended.
+
+        Args:
+            x (Tensor): (B, L, H), the next steps.
+            state (Tensor): (B, n_layers, 2, H) float32, each layer's h and c; zeros before the first step.
+        Returns:
+            tuple: (B, L, H) outputs, and the state behind the last of the steps.
+        """
+        ends = []
+        for layer, (norm, lstm, feed_forward) in enumerate(self._blocks()):
+            y, end = lstm(norm(x), _hidden(state[:, layer]))
+            x = x + self.dropout(y)
+            x = x + feed_forward(x)
+            ends.append(_packed(end))
+        return x, torch.stack(ends, dim=1)
+
+    def carry(self, x: Tensor, state: Tensor, leave: int) -> tuple[Tensor, Tensor]:
+        """Read windows of histories, each from what the window before has left.
+
+        Args:
+            x (Tensor): (B, L, H).
+            state (Tensor): (B, n_layers, 2, H), what was left; zeros where no window was before.
+            leave (int): steps, 1 or more, behind which the state is left for the next window.
+        Returns:
+            tuple: (B, L, H) outputs; the state left, detached, which is of use for windows of more than `leave` steps.
+        """
+        lefts = []
+        for layer, (norm, lstm, feed_forward) in enumerate(self._blocks()):
+            before, behind = norm(x).tensor_split([leave], dim=1)
+            y, left = lstm(before, _hidden(state[:, layer]))
+            if behind.shape[1]:
+                y = torch.cat([y, lstm(behind, left)[0]], dim=1)
+            x = x + self.dropout(y)
+            x = x + feed_forward(x)
+            lefts.append(_packed(left))
+        return x, torch.stack(lefts, dim=1).detach()
+
+    def _blocks(self) -> Any:
+        return zip(self.norms, self.lstms, self.feed_forwards, strict=True)
 
 
 class ShortBranch(nn.Module):
@@ -70,6 +113,7 @@ class ShortBranch(nn.Module):
     ) -> None:
         super().__init__()
         reaches = [(window - 1 + layer) // n_layers for layer in range(n_layers)]  # steps back; they sum to window - 1
+        self.window, self.reach = window, max(reaches)
         self.attentions = nn.ModuleList(
             WindowAttention(H, n_heads, reach + 1, time_bias, attn_dropout) for reach in reaches
         )
@@ -90,6 +134,34 @@ class ShortBranch(nn.Module):
             x = x + self.dropout(attention(norm(x), time, self.seconds, session))
             x = x + feed_forward(x)
         return x
+
+    def step(self, x: Tensor, kept: Tensor, n_events: Tensor, time: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Read one more event.
+
+        Args:
+            x (Tensor): (B, H), the event.
+            kept (Tensor): (B, n_layers, R, 2, H), keys and values of the last R = `reach` events, the newest last.
+            n_events (Tensor): (B,) int64, events before this one: of the R places the last n_events hold something.
+            time (Tensor | None): (B, R + 1) float64 seconds of the kept events and of this one, where `needs_time`.
+        Returns:
+            tuple: (B, H) output, and the keys and values that the next step needs.
+        """
+        R = kept.shape[2]
+        distance = torch.arange(R, -1, -1, device=x.device)  # (R + 1,) steps back
+        visible = distance <= n_events[:, None]  # (B, R + 1)
+        gap = None if time is None else time[:, -1:] - time
+        if time is not None and self.session_gap is not None:
+            breaks = F.pad(time[:, 1:] - time[:, :-1] > self.session_gap, (0, 1))
+            later_breaks = breaks.flip(1).cumsum(dim=1).flip(1)  # between a kept event and this one
+            visible = visible & ((later_breaks == 0) | (distance == 0))
+        layers = []
+        blocks: Any = zip(self.norms, self.attentions, self.feed_forwards, strict=True)
+        for layer, (norm, attention, feed_forward) in enumerate(blocks):
+            y, key_values = attention.step(norm(x), kept[:, layer], distance, visible, gap, self.seconds)
+            x = x + self.dropout(y)
+            x = x + feed_forward(x)
+            layers.append(key_values[:, 1:])
+        return x, torch.stack(layers, dim=1)
 
 
 class WindowAttention(nn.Module):
@@ -125,6 +197,42 @@ class WindowAttention(nn.Module):
         mixed = self.dropout(weights) @ v  # (B, C, A, W, D)
         return self.out(mixed.transpose(2, 3).reshape(B, -1, H)[:, :L])
 
+    def step(
+        self,
+        x: Tensor,
+        kept: Tensor,
+        distance: Tensor,
+        visible: Tensor,
+        gap: Tensor | None,
+        seconds: float | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attend from one event to the kept ones and itself.
+
+        Args:
+            x (Tensor): (B, H), the event.
+            kept (Tensor): (B, R, 2, H), keys and values of the events before it.
+            distance (Tensor): (R + 1,) int64, steps from each of them, and from the event itself, to the event.
+            visible (Tensor): (B, R + 1) bool, what may be seen as far as this layer's window goes.
+            gap (Tensor | None): (B, R + 1) seconds to the event.
+            seconds (float | None): the largest gap that is seen.
+        Returns:
+            tuple: (B, H) output, (B, R + 1, 2, H) keys and values.
+        """
+        B, H = x.shape
+        A, D = self.n_heads, H // self.n_heads
+        query, new = self.qkv(x).split([H, 2 * H], dim=1)
+        key_values = torch.cat([kept, new.view(B, 1, 2, H)], dim=1)
+        visible = visible & (distance < self.window)
+        bias = self.distance_bias[:, distance.clamp(max=self.window - 1)]  # (A, R + 1)
+        if gap is not None:
+            visible = visible if seconds is None else visible & (gap <= seconds)
+            if self.time_bias is not None:
+                bias = bias + self.time_bias[:, _bucket(gap)].transpose(0, 1)
+        keys, values = key_values.view(B, -1, 2, A, D).permute(2, 0, 3, 1, 4)  # each (B, A, R + 1, D)
+        logits = (keys @ query.view(B, A, D, 1)).squeeze(3) * D**-0.5 + bias  # (B, A, R + 1)
+        weights = self.dropout(torch.softmax(logits.masked_fill(~visible[:, None], float("-inf")), dim=-1))
+        return self.out((weights[:, :, None] @ values).reshape(B, H)), key_values
+
     def _bias(self, W: int, C: int, time: Tensor | None, seconds: float | None, session: Tensor | None) -> Tensor:
         device = self.distance_bias.device
         query, key = torch.arange(W, device=device), torch.arange(-W, W, device=device)
@@ -139,8 +247,7 @@ class WindowAttention(nn.Module):
             if seconds is not None:
                 visible = visible & (gap <= seconds)
             if self.time_bias is not None:
-                bucket = torch.log2(gap.clamp(min=0) + 1).long().clamp(max=TIME_BUCKETS - 1)  # (B, C, W, 2W)
-                bias = bias + self.time_bias[:, bucket].permute(1, 2, 0, 3, 4)
+                bias = bias + self.time_bias[:, _bucket(gap)].permute(1, 2, 0, 3, 4)
         if session is not None:
             blocks = _blocks(session, W)
             same = blocks[..., :, None] == _with_previous(blocks[:, :, None, :, None])[:, :, 0, None, :, 0]
@@ -160,6 +267,22 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, H)."""
         return self.layers(x)
+
+
+def _hidden(state: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 2, H) -> the h and c that torch.nn.LSTM wants, each (1, B, H)."""
+    h, c = state.transpose(0, 1).contiguous()
+    return h[None], c[None]
+
+
+def _packed(state: tuple[Tensor, Tensor]) -> Tensor:
+    """The h and c that torch.nn.LSTM returns, each (1, B, H) -> (B, 2, H)."""
+    return torch.cat(state).transpose(0, 1)
+
+
+def _bucket(gap: Tensor) -> Tensor:
+    """Number of the power of two that a gap in seconds falls into."""
+    return torch.log2(gap.clamp(min=0) + 1).long().clamp(max=TIME_BUCKETS - 1)
 
 
 def _blocks(x: Tensor, W: int) -> Tensor:

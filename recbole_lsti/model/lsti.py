@@ -7,6 +7,7 @@ The mathematics and its sources are in docs/model.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +17,10 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
-from recbole_lsti.model.losses import bpr, cross_entropy
-from recbole_lsti.model.repeat import RepeatTerm
+from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
+from recbole_lsti.model.losses import Proposal, bce, bpr, cross_entropy, gbce_beta, sampled_softmax
+from recbole_lsti.model.repeat import Earlier, RepeatTerm
+from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
 
 class Interests(NamedTuple):
@@ -64,10 +67,12 @@ class Encoded(NamedTuple):
 
     Attributes:
         user: (B, H) user vectors.
+        items: what every item is scored by.
         item, row, repeat: S items of the histories, sorted, their rows, and their repeat terms: three (S,) tensors.
     """
 
     user: Tensor
+    items: Items
     item: Tensor
     row: Tensor
     repeat: Tensor
@@ -78,13 +83,14 @@ class LSTI(SequentialRecommender):
 
     Args:
         config: RecBole's Config or LSTIConfig; properties/model/LSTI.yaml lists every key with its reason.
-        dataset: any RecBole Dataset; its item count sizes the embedding.
+        dataset: any RecBole Dataset; its item count sizes the embedding. Attributes of items want an LSTIDataset.
 
     Trained from every position of a sequence (`train_mode: sequence`, the batch holds `target_item_id_list`) or from
     one target a row (`prefix`, as RecBole trains). The outputs at a step depend on that step and earlier ones alone.
     """
 
     trains_on_sequences = True  # calculate_loss takes a target behind every step
+    carried: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -98,6 +104,9 @@ class LSTI(SequentialRecommender):
         self.time_field = f"exact_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
 
         self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
+        self.attributes = ItemAttributes.of(config, dataset, H)
+        self.event_inputs = EventInputs.of(config, dataset, H)
+        self.sparse_gradients = _sparse_gradients(config, self.attributes is not None)
         self.input_norm = nn.LayerNorm(H)
         self.dropout = Dropout(dropout)
         self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
@@ -119,8 +128,19 @@ class LSTI(SequentialRecommender):
         )
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
-        self.popularity = nn.Parameter(_log_frequency(dataset.inter_feat[self.ITEM_ID], self.n_items))
+        count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
+        self.popularity = nn.Parameter(_log_frequency(count))
+        self.n_negatives: int = config["n_negatives"]
+        self.branch_dropout: float = config["branch_dropout"]
+        self.gbce_t: float = config["gbce_t"]
+        self.n_repeats = config["train_neg_sample_args"]["sample_num"]
+        self.proposal = Proposal(count, config["negative_power"]) if self.loss_type == "SSM" else None
         self.repeat = RepeatTerm(H) if config["repeat_term"] else None
+        self.carries = bool(config["carry_state"])
+        self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
+        self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
+        # with carry_state: what the long branch has left for the next window, by number; 0 is nothing, and stays zero
+        self.register_buffer("carried", torch.zeros(1, n_layers, 2, H), persistent=False)
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
     # ---- what RecBole calls ------------------------------------------------------------------------------------
@@ -128,53 +148,64 @@ class LSTI(SequentialRecommender):
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Return the mean loss over the batch's targets, a scalar.
 
-        A batch of sequences holds (B, L) targets, 0 where there is none; a batch of prefixes holds (B,) targets, one
-        behind the last item of each row.
+        A batch of sequences holds (B, L) targets, 0 where there is none, and (B, L) or (B, L, K) negatives; a batch of
+        prefixes holds (B,) targets, one behind the last item of each row, and RecBole repeats it for each negative.
         """
+        in_sequence = self.target_field in interaction
+        if not in_sequence and self.loss_type in ("BPR", "BCE", "gBCE"):
+            interaction = self._unrepeated(interaction)
         item_seq = interaction[self.ITEM_SEQ]
-        if self.target_field in interaction:
+        if in_sequence:
             targets = interaction[self.target_field]
             row, step = targets.nonzero(as_tuple=True)
             positive = targets[row, step]
         else:
             row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
             positive = interaction[self.POS_ITEM_ID]
-        user = self.forward(item_seq, interaction).at(row, step).user
+        items = self.items()
+        user = self.forward(item_seq, interaction, items).at(row, step).user
+        earlier = _earlier(interaction)
         if self.loss_type == "CE":
-            pairs = self._repeat_pairs(user, item_seq, row, step)
-            return cross_entropy(user, self.item_embedding.weight, self.popularity, positive, *pairs)
-        sampled = self.target_field in interaction
-        negative = interaction[self.negative_field][row, step] if sampled else interaction[self.NEG_ITEM_ID]
-        scores = self._score_items(user, item_seq, row, step, torch.stack([positive, negative], dim=1))
-        return bpr(scores[:, 0], scores[:, 1])
+            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
+            return cross_entropy(user, items.vectors, items.bias, positive, *pairs)
+        if self.proposal is not None:
+            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
+            return self._sampled_softmax(self.proposal, user, items, positive, pairs)
+        negative = interaction[self.negative_field][row, step] if in_sequence else interaction[self.NEG_ITEM_ID]
+        chosen = torch.cat([positive[:, None], negative.reshape(len(positive), -1)], dim=1)  # (T, 1 + K)
+        scores = self._score_items(user, item_seq, row, step, items, chosen, earlier).float()
+        return self._sampled_loss(scores[:, 0], scores[:, 1:])
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
-        return self._score_items(user, item_seq, row, step, interaction[self.ITEM_ID][:, None]).squeeze(1)
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
+        return self._score_items(user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the score of every item for each row, (B, N)."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
-        return self._score_all(user, item_seq, row, step)
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
+        return self._score_all(user, item_seq, row, step, items)
 
     def encode(self, interaction: Any) -> Encoded:
         """Read the histories of a batch, for `score_range`."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        user = self.forward(item_seq, interaction).at(row, step).user
+        items = self.items()
+        user = self._at_the_end(item_seq, interaction, items, row, step).user
         query, item, value = self._repeat_pairs(user, item_seq, row, step)
         item, order = item.sort()
-        return Encoded(user, item, query[order], value[order].to(user.dtype))
+        return Encoded(user, items, item, query[order], value[order].to(user.dtype))
 
     def score_range(self, encoded: Encoded, start: int, stop: int) -> Tensor:
         """Return the scores of the items start..stop for each row, (B, stop - start): columns of full_sort_predict."""
-        items = self.item_embedding.weight[start:stop]
-        scores = torch.addmm(self.popularity[start:stop], encoded.user, items.T)
+        items = encoded.items
+        scores = torch.addmm(items.bias[start:stop], encoded.user, items.vectors[start:stop].T)
         inside = slice(*torch.searchsorted(encoded.item, encoded.item.new_tensor([start, stop])).tolist())
         where = (encoded.row[inside], encoded.item[inside] - start)
         return scores.index_put_(where, encoded.repeat[inside], accumulate=True)
@@ -188,52 +219,186 @@ class LSTI(SequentialRecommender):
         """
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        interests = self.forward(item_seq, interaction).at(row, step)
-        items = self.item_embedding.weight  # (N, H)
-        zeros = items.new_zeros(len(row), self.n_items)
+        items = self.items()
+        interests = self._at_the_end(item_seq, interaction, items, row, step)
+        zeros = items.vectors.new_zeros(len(row), self.n_items)
         repeat = zeros
         if self.repeat is not None:
             repeat = self.repeat.add_to(zeros, interests.user, item_seq, row, step)
         return (
             Scores(
-                zeros if interests.long is None else interests.long @ items.T,
-                zeros if interests.short is None else interests.short @ items.T,
-                self.popularity.expand_as(zeros),
+                zeros if interests.long is None else interests.long @ items.vectors.T,
+                zeros if interests.short is None else interests.short @ items.vectors.T,
+                items.bias.expand_as(zeros),
                 repeat,
             ),
             interests,
         )
 
-    def forward(self, item_seq: Tensor, interaction: Any) -> Interests:
+    @property
+    def needs_time(self) -> bool:
+        """Whether a history must come with its times."""
+        with_gaps = self.event_inputs is not None and self.event_inputs.gap is not None
+        return with_gaps or (self.short_branch is not None and self.short_branch.needs_time)
+
+    def items(self) -> Items:
+        """Return what every item is scored by; in training with `id_dropout`, each call draws anew."""
+        if self.attributes is None:
+            return Items(self.item_embedding.weight, self.popularity)
+        return self.attributes(self.item_embedding.weight, self.popularity)
+
+    # ---- one event at a time -----------------------------------------------------------------------------------
+
+    def init_state(self, batch_size: int = 1) -> State:
+        """Return the state of users without events, for `step`."""
+        return first_state(self, batch_size)
+
+    @torch.no_grad()
+    def step(
+        self, state: State, item: Tensor, time: Tensor | None = None, fields: Mapping[str, Tensor] | None = None
+    ) -> State:
+        """Read one more event of each user, at a cost that does not depend on the events before it.
+
+        `state.user` of what is returned is the user vector that `forward` gives for the whole history, in evaluation
+        mode.
+
+        Args:
+            state (State): of B users. It is used up: its tables are written to. `clone` keeps a copy.
+            item (Tensor): (B,) int64, 1..N-1.
+            time (Tensor | None): (B,) seconds, where short_seconds, session_gap, time_bias or time_gaps is set.
+            fields (Mapping | None): the event's own `input_fields`, (B,) or (B, S); those left out are unknown.
+        Raises:
+            ValueError: if the model needs times and there are none; a field that is no input of events.
+        """
+        if self.needs_time and time is None:
+            raise ValueError("time (None) must be given: short_seconds, session_gap, time_bias or time_gaps is set")
+        known: dict[str, Tensor] = {}
+        if self.event_inputs is not None:
+            gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None
+            known = self.event_inputs.of_event(gap, state.n_events, fields or {})
+        return next_state(self, state, item, self.embed(item, known, self.items()), time)
+
+    @torch.no_grad()
+    def score(self, state: State) -> Tensor:
+        """Return the score of every item, (B, N), as `full_sort_predict` does for the whole history."""
+        items = self.items()
+        scores = torch.addmm(items.bias, state.user, items.vectors.T)
+        return scores if self.repeat is None else self.repeat.add_seen(scores, state.user, *state.seen())
+
+    def forward(self, item_seq: Tensor, interaction: Any, items: Items | None = None) -> Interests:
         """Return the interests at every step of right-padded sequences.
 
         Args:
             item_seq (Tensor): (B, L) int64, 0 = padding.
-            interaction: the batch; its exact times, (B, L) float64 seconds, are read where the short part needs them.
+            interaction: the batch; fields of its events, and their exact times, (B, L) float64 seconds, are read
+                where they are an input or the short part needs them.
+            items (Items | None): the items, where they are scored, too; None: as `items` returns them.
         Returns:
             Interests: parts of shape (B, L, H); what stands at padded steps means nothing.
         """
-        events = self.dropout(self.input_norm(self.item_embedding(item_seq)))  # (B, L, H)
+        events = self.embed(item_seq, interaction, items or self.items())  # (B, L, H)
         long = short = None
         if self.long_branch is not None:
-            long = _delay(self.long_branch(events), self.long_lag)
+            long = _delay(self._read_long(self.long_branch, events, interaction), self.long_lag)
         if self.short_branch is not None:
             time = interaction[self.time_field] if self.short_branch.needs_time else None
             short = self.short_branch(events, time)
-        return self.fusion(long, short, events)
+        return self._drop_branches(self.fusion(long, short, events))
 
-    def _repeat_pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _drop_branches(self, interests: Interests) -> Interests:
+        """In training, leave one of two parts out for a share of the rows; the others are scaled so the mean stays."""
+        long, short, p = interests.long, interests.short, self.branch_dropout
+        if not self.training or not p or long is None or short is None:
+            return interests
+        chance = torch.rand(len(long), 1, 1, device=long.device)
+        long = long.masked_fill(chance < p / 2, 0) / (1 - p / 2)
+        short = short.masked_fill(chance >= 1 - p / 2, 0) / (1 - p / 2)
+        return Interests(long, short, interests.gate)
+
+    def embed(self, item_seq: Tensor, interaction: Any, items: Items, where: Any = ...) -> Tensor:
+        """Return what both branches read of the events at `where`, (..., H): items and fields of a batch."""
+        x = F.embedding(item_seq[where], items.vectors, padding_idx=0, sparse=self.sparse_gradients)
+        if self.event_inputs is not None:
+            x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
+        return self.dropout(self.input_norm(x))
+
+    def _read_long(self, branch: LongBranch, events: Tensor, interaction: Any) -> Tensor:
+        """The long branch at each step; windows of a longer history go on where the one before has ended."""
+        if "state_from" not in interaction:
+            return branch(events)
+        source, target = interaction["state_from"], interaction["state_to"]
+        missing = int(torch.maximum(source.max(), target.max())) + 1 - len(self.carried)
+        if missing > 0:
+            self.carried = torch.cat([self.carried, self.carried.new_zeros(missing, *self.carried.shape[1:])])
+        outputs, left = branch.carry(events, self.carried[source], self.leave)
+        self.carried[target] = left.to(self.carried.dtype)
+        self.carried[0] = 0
+        return outputs
+
+    def _at_the_end(self, item_seq: Tensor, interaction: Any, items: Items, row: Tensor, step: Tensor) -> Interests:
+        """The interests at the last step of each row, every part (B, H)."""
+        if self.carries and item_seq.shape[1] > self.piece:
+            return read_in_pieces(self, item_seq, interaction, items, step)
+        return self.forward(item_seq, interaction, items).at(row, step)
+
+    def _repeat_pairs(
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if self.repeat is None:
             return row[:0], row[:0], user.new_empty(0)
-        return self.repeat.pairs(user, item_seq, row, step)
+        return self.repeat.pairs(user, item_seq, row, step, earlier)
 
-    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
-        scores = torch.addmm(self.popularity, user, self.item_embedding.weight.T)  # (T, N)
+    def _unrepeated(self, interaction: Any) -> Any:
+        """Undo that RecBole repeats a batch for each of the K negatives of its B targets: B rows, (B, K) negatives."""
+        if self.n_repeats == 1:
+            return interaction
+        negative = interaction[self.NEG_ITEM_ID].view(self.n_repeats, -1).T
+        interaction = interaction[: len(negative)]
+        interaction[self.NEG_ITEM_ID] = negative
+        return interaction
+
+    def _sampled_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.loss_type == "BPR":
+            return bpr(positive, negative)
+        if self.loss_type == "BCE":
+            return bce(positive, negative)
+        return bce(positive, negative, gbce_beta(negative.shape[1], self.n_items - 1, self.gbce_t))
+
+    def _sampled_softmax(
+        self, proposal: Proposal, user: Tensor, items: Items, positive: Tensor, pairs: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
+            user, (query, item, value) = user.float(), pairs
+            negatives, log_weight = proposal.draw(self.n_negatives)
+            vectors, bias = self._of(items, negatives)
+            scores = torch.addmm(bias, user, vectors.T)  # (T, U)
+            vectors, bias = self._of(items, positive)
+            own = (vectors * user).sum(1) + bias
+            return sampled_softmax(own, scores, positive, negatives, log_weight, query, item, value.float())
+
+    def _of(self, items: Items, chosen: Tensor) -> Items:
+        """The vectors, (..., H), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
+        vectors = F.embedding(chosen, items.vectors, sparse=self.sparse_gradients)
+        bias = torch.gather(items.bias, 0, chosen.reshape(-1), sparse_grad=self.sparse_gradients)
+        return Items(vectors, bias.view_as(chosen))
+
+    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
+        scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
-    def _score_items(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Tensor) -> Tensor:
-        scores = (self.item_embedding(items) @ user[:, :, None]).squeeze(2) + self.popularity[items]  # (T, K)
-        return scores if self.repeat is None else scores + self.repeat.of(items, user, item_seq, row, step)
+    def _score_items(
+        self,
+        user: Tensor,
+        item_seq: Tensor,
+        row: Tensor,
+        step: Tensor,
+        items: Items,
+        chosen: Tensor,
+        earlier: Earlier | None = None,
+    ) -> Tensor:
+        vectors, bias = self._of(items, chosen)  # (T, K, H), (T, K)
+        scores = (vectors @ user[:, :, None]).squeeze(2) + bias
+        return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step, earlier)
 
 
 class Fusion(nn.Module):
@@ -273,14 +438,36 @@ def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(len(item_seq_len), device=item_seq_len.device), item_seq_len - 1
 
 
+def _earlier(interaction: Any) -> Earlier | None:
+    """What came before the windows of a batch, None where they begin at the first event."""
+    if "earlier_item" not in interaction:
+        return None
+    return Earlier(*(interaction[f"earlier_{field}"] for field in Earlier._fields))
+
+
 def _delay(x: Tensor, lag: int) -> Tensor:
     """Read a (B, L, H) branch `lag` steps earlier; before its first step stand zeros."""
     return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]] if lag else x
 
 
-def _log_frequency(items: Tensor, n_items: int) -> Tensor:
+def _sparse_gradients(config: Any, composed: bool) -> bool:
+    """Whether a step touches the rows of the items it meets alone: where it can, SSM does so unless told otherwise."""
+    if composed:
+        if config["sparse_gradients"]:
+            raise ValueError(
+                "sparse_gradients (True) must be False or null where items have attributes or given vectors: each step "
+                "makes every item anew"
+            )
+        return False
+    if config["sparse_gradients"] is not None:
+        return bool(config["sparse_gradients"])
+    one_process, learner = config["single_spec"], config["learner"]
+    return config["loss_type"] == "SSM" and one_process and learner in ("adam", "adamw") and not config["weight_decay"]
+
+
+def _log_frequency(count: Tensor) -> Tensor:
     """(N,) log of how often each item is a target, centred: the scores that a model without interests would learn."""
-    log_count = torch.log1p(torch.bincount(items, minlength=n_items).float())
+    log_count = torch.log1p(count.float())
     log_count[0] = log_count[1:].mean()  # the padding item is no item
     return log_count - log_count[0]
 

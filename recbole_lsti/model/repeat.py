@@ -6,11 +6,25 @@ batch, L sequence length, H hidden size, N items, T queries (a row of the batch 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 RECENCY_BUCKETS = 12  # steps since the item's last occurrence, in powers of two: 0, 1-2, 3-6, ..., 2047 and more
 FREQUENCY_BUCKETS = 6  # occurrences so far, in powers of two: 1, 2-3, ..., 32 and more
+
+
+class Earlier(NamedTuple):
+    """What came before the steps of a batch: each row's different items, three (B, P) int64 tensors, item 0 = none.
+
+    `distance` is the number of steps from the item's last occurrence to step 0, 1 or more; `counts` its occurrences.
+    """
+
+    item: Tensor
+    distance: Tensor
+    counts: Tensor
 
 
 class RepeatTerm(nn.Module):
@@ -26,7 +40,9 @@ class RepeatTerm(nn.Module):
         query, item, value = self.pairs(user, item_seq, row, step)
         return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
 
-    def pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pairs(
+        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the term where it is not 0: S (query, item) pairs, each once, and the value, three (S,) tensors.
 
         They are sorted by query. Their number is that of the different items in the histories, whatever N is.
@@ -36,38 +52,61 @@ class RepeatTerm(nn.Module):
             item_seq (Tensor): (B, L) int64, 0 = padding.
             row (Tensor): (T,) int64, the query's row in item_seq.
             step (Tensor): (T,) int64, the last step the query may see.
+            earlier (Earlier | None): what came before step 0, where that is not all of the history.
         """
+        place = count_of = None
+        column = step
+        if earlier is not None:
+            item_seq, place, count_of = _behind(earlier, item_seq)
+            column = step + earlier.item.shape[1]
         L = item_seq.shape[1]
-        count, following = _occurrences(item_seq)
+        count, following = _occurrences(item_seq, count_of)
         following = following.masked_fill(item_seq == 0, -1).int()  # half the bytes; padding is never seen
         steps = torch.arange(L, device=item_seq.device, dtype=torch.int32)
         # an item counts at its last occurrence up to the query's step: later than that comes its next one
-        now = step[:, None].int()
+        now = column[:, None].int()
         last = (following.index_select(0, row) > now) & (steps <= now)  # (T, L)
         query, at = last.nonzero(as_tuple=True)
         seen = row.index_select(0, query) * L + at  # index_select: several times faster than [] on the CPU
-        item = item_seq.view(-1).index_select(0, seen)
+        item = item_seq.reshape(-1).index_select(0, seen)
+        if place is not None:  # a column is not a step
+            at = place.view(-1).index_select(0, seen)
         distance = step.index_select(0, query) - at
+        if place is not None:  # all that is far falls into one bucket
+            L = 2**RECENCY_BUCKETS
+            distance = distance.clamp_(max=L - 1)
         cell = _recency(torch.arange(L, device=item_seq.device)).index_select(0, distance) * FREQUENCY_BUCKETS
         cell += _frequency(count).view(-1).index_select(0, seen)
         values = (self.table + self.state(user)[:, :, None]).view(-1)  # (T * cells,)
         return query, item, values.index_select(0, query * self.table.numel() + cell)
 
-    def of(self, items: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
+    def of(
+        self,
+        items: Tensor,
+        user: Tensor,
+        item_seq: Tensor,
+        row: Tensor,
+        step: Tensor,
+        earlier: Earlier | None = None,
+    ) -> Tensor:
         """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""
-        steps = torch.arange(item_seq.shape[1], device=item_seq.device)
-        history = item_seq[row]  # (T, L)
-        history = history.masked_fill((steps > step[:, None]) | (history == 0), -1)
-        match = history[:, None] == items[:, :, None]  # (T, K, L)
-        count = match.sum(dim=2)
-        at = (match * (steps + 1)).amax(dim=2) - 1  # last occurrence, -1 where there is none
-        query, chosen = (count > 0).nonzero(as_tuple=True)
-        value = self._value(user, query, step[query] - at[query, chosen], count[query, chosen])
-        return torch.zeros_like(items, dtype=user.dtype).index_put((query, chosen), value.to(user.dtype))
+        query, item, value = self.pairs(user, item_seq, row, step, earlier)
+        if not len(query):
+            return torch.zeros_like(items, dtype=user.dtype)
+        width = torch.maximum(items.max(), item.max()) + 1
+        keys, order = (query * width + item).sort()  # a number for each pair
+        wanted = torch.arange(len(items), device=items.device)[:, None] * width + items
+        at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        term = value.to(user.dtype).index_select(0, order.index_select(0, at.view(-1))).view_as(items)
+        return torch.where(keys[at] == wanted, term, 0)
 
-    def _value(self, user: Tensor, query: Tensor, distance: Tensor, count: Tensor) -> Tensor:
+    def add_seen(
+        self, scores: Tensor, user: Tensor, query: Tensor, item: Tensor, distance: Tensor, count: Tensor
+    ) -> Tensor:
+        """Return (T, N) scores with the term added for S pairs of query and item, at a distance, with a count, (S,)."""
         recency = _recency(distance)
-        return self.table[recency, _frequency(count)] + self.state(user)[query, recency]
+        value = self.table[recency, _frequency(count)] + self.state(user)[query, recency]
+        return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
 
 
 def _recency(distance: Tensor) -> Tensor:
@@ -80,11 +119,24 @@ def _frequency(count: Tensor) -> Tensor:
     return torch.log2(count.float()).long().clamp(max=FREQUENCY_BUCKETS - 1)
 
 
-def _occurrences(item_seq: Tensor) -> tuple[Tensor, Tensor]:
+def _behind(earlier: Earlier, item_seq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Put the earlier items before the steps: the items, the step of each column and the events it stands for.
+
+    Returns:
+        tuple: three (B, P + L) int64 tensors; earlier steps are below 0.
+    """
+    steps = torch.arange(item_seq.shape[1], device=item_seq.device).expand_as(item_seq)
+    items = torch.cat([earlier.item, item_seq], dim=1)
+    place = torch.cat([-earlier.distance, steps], dim=1)
+    return items, place, torch.cat([earlier.counts, torch.ones_like(item_seq)], dim=1)
+
+
+def _occurrences(item_seq: Tensor, count_of: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """For each step: how often its item has occurred so far (from 1), and the step of its next occurrence (L if none).
 
     Args:
         item_seq (Tensor): (B, L) int64.
+        count_of (Tensor | None): (B, L) int64, occurrences that a step stands for; None: one each.
     Returns:
         tuple: two (B, L) int64 tensors.
     """
@@ -94,7 +146,12 @@ def _occurrences(item_seq: Tensor) -> tuple[Tensor, Tensor]:
     begins = torch.ones_like(items, dtype=torch.bool)
     begins[:, 1:] = items[:, 1:] != items[:, :-1]
     first = torch.where(begins, steps, 0).cummax(dim=1).values
-    count = torch.empty_like(item_seq).scatter_(1, order, steps - first + 1)
+    if count_of is None:
+        so_far = steps - first + 1
+    else:
+        sums = F.pad(count_of.gather(1, order).cumsum(dim=1), (1, 0))
+        so_far = sums[:, 1:] - sums.gather(1, first)
+    count = torch.empty_like(item_seq).scatter_(1, order, so_far)
     next_in_run = torch.full_like(item_seq, L)
     next_in_run[:, :-1] = torch.where(begins[:, 1:], L, order[:, 1:])
     return count, torch.empty_like(item_seq).scatter_(1, order, next_in_run)

@@ -135,9 +135,21 @@ def test_changed_files_make_an_entry_stale(folder: Path, caplog: pytest.LogCaptu
     assert dataset.user_counter[dataset.token2id("user_id", "u2")] == (table["user_id"] == "u2").sum()
 
 
+def size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+def change_a_byte(path: Path, where: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+
+
 DAMAGE = {
     "truncated array": lambda entry: (entry / "0.npy").write_bytes((entry / "0.npy").read_bytes()[:-8]),
     "array overwritten": lambda entry: (entry / "1.npy").write_bytes(b"\0" * (entry / "1.npy").stat().st_size),
+    "a byte changed": lambda entry: change_a_byte(entry / "0.npy", 0.5),
+    "a byte changed at a third": lambda entry: change_a_byte(max(entry.glob("*.npy"), key=size_of), 1 / 3),
     "array missing": lambda entry: (entry / "2.npy").unlink(),
     "json changed": lambda entry: (entry / "tables.json").write_bytes((entry / "tables.json").read_bytes() + b" "),
     "digest missing": lambda entry: (entry / "tables.json.digest").unlink(),

@@ -51,6 +51,14 @@ def test_each_error_names_file_line_and_rule(tmp_path: Path, case: str, capsys: 
     assert words in capsys.readouterr().out
 
 
+def test_users_of_one_row_each_are_an_error_and_one_user_of_two_is_none(tmp_path: Path) -> None:
+    rows = "".join(f"{user}\t{user + 5}\t{user}\n" for user in range(4))
+    (error,) = check(inter(tmp_path / "lonely", HEADER + rows)).errors
+    path = tmp_path / "lonely" / "lonely.inter"
+    assert error == f"{path}: there must be a user with two events or more to train on"
+    assert not check(inter(tmp_path / "enough", HEADER + rows + "3\t1\t9\n")).errors
+
+
 def test_every_ragged_line_is_counted_and_the_first_ones_named(tmp_path: Path) -> None:
     rows = ["1\t2\t3"] * 10 + ["1\t2", "1\t2\t3\t4"] * 4
     for name, extra in (("plain", ""), ("quoted", '"1"\t2\t3\n')):
@@ -164,7 +172,7 @@ def test_the_verdict_counts_errors_and_notes() -> None:
 
 
 def test_checking_loads_neither_torch_nor_recbole(tmp_path: Path) -> None:
-    write(tmp_path / "d", "inter", INTER, [("u", "a", 1)])
+    write(tmp_path / "d", "inter", INTER, [("u", "a", 1), ("u", "b", 2)])
     script = (
         "import sys\nfrom recbole_lsti.cli import main\n"
         f"code = main(['check-data', 'd', '--data_path', {str(tmp_path)!r}])\n"

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from reference import (
 
 from recbole_lsti.data import LSTIDataset
 from recbole_lsti.data.lines import scan_lines
-from recbole_lsti.data.reader import read_header, read_table
+from recbole_lsti.data.reader import ROWS_AT_A_TIME, read_header, read_table
 from recbole_lsti.errors import AtomicFileError
 
 INTER = "user_id:token item_id:token rating:float kind:token timestamp:float"
@@ -385,3 +386,16 @@ def test_items_of_the_test_part_alone_and_lonely_users_work(tmp_path: Path, capl
     target = test.inter_feat["item_id"].item()
     assert test.id2token("item_id", target) == "only-in-test"
     assert target not in train.inter_feat["item_id"]
+
+
+@pytest.mark.parametrize("odd", ["-3", "99999999", "9223372036854775807", ""])
+def test_tokens_outside_the_table_in_a_later_chunk_are_numbered_like_the_others(tmp_path: Path, odd: str) -> None:
+    tokens = [str(n) for n in (np.arange(ROWS_AT_A_TIME + 50) * 7919 % 70_001).tolist()] + [odd, "5", odd, "80000"]
+    path = tmp_path / "a.inter"
+    path.write_text("user_id:token\ttimestamp:float\n" + "".join(f"{t}\t{n}\n" for n, t in enumerate(tokens)))
+    table, _ = read_table(path, exact={"timestamp"})
+    codes, known = pd.factorize(np.array([token or None for token in tokens], dtype=object))
+    np.testing.assert_array_equal(table["user_id"].cat.codes, codes)
+    assert table["user_id"].cat.categories.tolist() == known.tolist()
+    np.testing.assert_array_equal(table["timestamp"], np.arange(len(tokens)))
+    assert table["timestamp"].dtype == np.int64

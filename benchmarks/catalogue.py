@@ -1,0 +1,125 @@
+"""Cost of a training step against the size of the catalogue: seconds a step and peak memory for 10k, 100k, 1M items.
+
+    python benchmarks/catalogue.py --output results/catalogue.json
+
+Synthetic data, made in a temporary folder: as many users and events for every catalogue, each item met at least once,
+the others drawn uniformly, which is hardest on the caches. Each size is read, filtered, split and trained by the
+package's own code in a fresh process, one after the other. The processor's seconds, all threads together, stand beside
+those on the clock: other work on the machine changes them less. Any setting may follow as --key=value; --loss_type=CE
+shows the exact softmax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe_machine
+
+USERS, LENGTH = 6_000, 200  # 1.2M events: more than the largest catalogue has items
+FIRST = 60  # steps before the timed ones: they touch the optimiser's memory for the first time
+
+
+def main() -> None:
+    """Time every size in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="catalogue sizes")
+    parser.add_argument("--steps", type=int, default=60, help="steps timed (default: 60)")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    known, rest = parser.parse_known_args()
+    if known.size:
+        print(json.dumps(time_steps(known.size, known.steps, rest)))
+        return
+    rows = []
+    for size in known.items:
+        command = [sys.executable, __file__, "--size", str(size), "--steps", str(known.steps), *rest]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(rows[-1], file=sys.stderr)
+    columns = f"{'items':>12}{'ms a step':>12}{'processor':>12}{'times first':>12}{'peak RSS MiB':>14}"
+    print(f"{describe_machine()}\n\n{columns}")
+    for row in rows:
+        row["times_first"] = row["processor_seconds"] / rows[0]["processor_seconds"]
+        clock, processor = 1000 * row["step_seconds"], 1000 * row["processor_seconds"]
+        ratio, memory = row["times_first"], row["peak_rss_mib"]
+        print(f"{row['items']:>12,}{clock:>12.1f}{processor:>12.1f}{ratio:>12.2f}{memory:>14,.0f}")
+    if known.output:
+        known.output.parent.mkdir(parents=True, exist_ok=True)
+        record = {"machine": describe_machine(), "settings": rest, "sizes": rows}
+        known.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
+    """Train on a catalogue of `n_items` and return a step's median seconds and the process's peak memory."""
+    import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
+    from recbole_lsti.cli import parse_settings
+    from recbole_lsti.compat import tensorboard_folder
+    from recbole_lsti.config import LSTIConfig
+    from recbole_lsti.memory import keep_freed_memory
+    from recbole_lsti.runner import build, peak_rss_mib
+    from recbole_lsti.trainer import trainer_class
+
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        write_events(Path(folder), n_items)
+        settings = {"loss_type": "SSM", "data_path": folder, "checkpoint_dir": folder, "show_progress": False}
+        config = LSTIConfig("LSTI", "catalogue", config_dict={**settings, **parse_settings(rest)})
+        dataset, (train_data, _, _), model = build(config)
+        with tensorboard_folder(None):
+            trainer = trainer_class(config)(config, model)
+        loader = Timed(train_data, FIRST + steps)
+        trainer._train_epoch(loader, 0)
+    clock, processor = np.diff(loader.started, axis=0)[FIRST:].T
+    return {
+        "items": int(dataset.item_num) - 1,
+        "step_seconds": statistics.median(clock.tolist()),
+        "processor_seconds": statistics.median(processor.tolist()),
+        "peak_rss_mib": peak_rss_mib(),
+    }
+
+
+def write_events(folder: Path, n_items: int) -> None:
+    """Write catalogue/catalogue.inter: every item once, the other events of random items, in random order."""
+    random = np.random.default_rng(0)
+    n_events = USERS * LENGTH
+    drawn = random.integers(n_items, size=n_events - n_items)
+    item = random.permutation(np.r_[np.arange(n_items), drawn])
+    (folder / "catalogue").mkdir()
+    with open(folder / "catalogue" / "catalogue.inter", "w", encoding="utf-8") as file:
+        file.write("user_id:token\titem_id:token\ttimestamp:float\n")
+        for time_, row in enumerate(item.reshape(LENGTH, USERS)):
+            file.writelines(f"u{user}\ti{each}\t{time_}\n" for user, each in enumerate(row))
+
+
+class Timed:
+    """The first batches of a loader, and when each was asked for; everything else is the loader's own."""
+
+    def __init__(self, loader: Any, n: int) -> None:
+        self._loader, self._n = loader, n
+        self.started: list[tuple[float, float]] = []
+
+    def __iter__(self) -> Any:
+        for batch in islice(iter(self._loader), self._n):
+            self.started.append((time.perf_counter(), time.process_time()))
+            yield batch
+        self.started.append((time.perf_counter(), time.process_time()))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+if __name__ == "__main__":
+    main()

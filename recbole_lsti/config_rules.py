@@ -194,6 +194,10 @@ def _check_sparse(final: Mapping[str, Any]) -> None:
         raise ValueError(f"learner ({final['learner']}) must be adam or adamw where sparse_gradients is True")
     if "local_rank" in final:
         raise ValueError("sparse_gradients (True) must be False or null on several processes")
+    if final["compile"]:
+        raise ValueError(
+            "sparse_gradients (True) must be False or null where compile is True: torch compiles no such step"
+        )
 
 
 def _check_carry(final: Mapping[str, Any]) -> None:

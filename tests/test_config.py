@@ -94,6 +94,11 @@ def test_settings_are_literals_and_never_evaluated(text, value):
             ValueError,
             r"learner \(sgd\) must be adam or adamw where sparse_gradients is True",
         ),
+        (
+            {"sparse_gradients": True, "loss_type": "SSM", "compile": True},
+            ValueError,
+            r"sparse_gradients \(True\) must be False or null where compile is True",
+        ),
         ({"ema_decay": 1.0}, ValueError, r"ema_decay \(1.0\) must be a number above 0, below 1, or null"),
         ({"warmup_share": 1.0}, ValueError, r"warmup_share \(1.0\) must be a number from 0 to below 1"),
         ({"gbce_t": 1.5}, ValueError, r"gbce_t \(1.5\) must be a number from 0 to 1"),

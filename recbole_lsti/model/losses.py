@@ -102,6 +102,7 @@ class Proposal(nn.Module):
         self.register_buffer("cumulative", q.cumsum(0), persistent=False)  # (N,) float64: a million items and more
         self.register_buffer("log_q", q.log().float(), persistent=False)
 
+    @torch.compiler.disable  # compiled code draws other numbers from the same seed
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
         """Draw n items with replacement, at a cost that grows with log N.
 

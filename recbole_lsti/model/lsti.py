@@ -461,8 +461,9 @@ def _sparse_gradients(config: Any, composed: bool) -> bool:
         return False
     if config["sparse_gradients"] is not None:
         return bool(config["sparse_gradients"])
-    one_process, learner = config["single_spec"], config["learner"]
-    return config["loss_type"] == "SSM" and one_process and learner in ("adam", "adamw") and not config["weight_decay"]
+    if config["loss_type"] != "SSM" or config["compile"] or config["weight_decay"]:
+        return False
+    return config["single_spec"] and config["learner"] in ("adam", "adamw")
 
 
 def _log_frequency(count: Tensor) -> Tensor:

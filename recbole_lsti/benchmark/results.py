@@ -18,6 +18,7 @@ from recbole_lsti.benchmark.models import data_folder
 from recbole_lsti.benchmark.plan import Plan
 
 STATUSES = ("ok", "failed", "skipped")
+NAMES = ("cell", "variant", "dataset", "split")  # text in every line
 RESULTS, BROKEN, FINGERPRINT = "results.jsonl", "results.broken.jsonl", "fingerprint.json"
 ARRAYS = ("users", "targets", "raw", "unseen")
 
@@ -45,33 +46,51 @@ def read_results(folder: Path | str) -> Results:
         raise FileNotFoundError(f"results ({folder}) must be a folder that holds {RESULTS}")
     lines: dict[str, dict[str, Any]] = {}
     broken = []
-    for text in path.read_bytes().decode("utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if isinstance(line, dict) and isinstance(line.get("cell"), str) and line.get("status") in STATUSES:
-            lines[line["cell"]] = line
-        elif text.strip():
+    for text in _texts(path):
+        line = _cell_line(text)
+        if line is None:
             broken.append(text)
+        else:
+            lines[line["cell"]] = line
     return Results(lines, broken)
+
+
+def _texts(path: Path) -> list[str]:
+    # not splitlines(), which also divides at separators that JSON leaves as they are in its texts
+    texts = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    return [text.rstrip("\r") for text in texts if text.strip()]
+
+
+def _cell_line(text: str) -> dict[str, Any] | None:
+    """The line of a cell, or None where it is broken."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(line, dict) or line.get("status") not in STATUSES or "seed" not in line:
+        return None
+    return line if all(isinstance(line.get(name), str) for name in NAMES) else None
 
 
 def set_broken_aside(folder: Path) -> int:
     """Move the broken lines of results.jsonl to results.broken.jsonl; return how many there were."""
-    found = read_results(folder)
-    if not found.broken:
+    broken = read_results(folder).broken
+    if not broken:
         return 0
     with open(folder / BROKEN, "a", encoding="utf-8") as file:
-        file.writelines(f"{text}\n" for text in found.broken)
-    whole = "".join(f"{to_json(line)}\n" for line in found.lines.values())
-    write_whole(folder / RESULTS, whole)
-    return len(found.broken)
+        file.writelines(f"{text}\n" for text in broken)
+    whole = [text for text in _texts(folder / RESULTS) if _cell_line(text) is not None]  # as they stand there
+    write_whole(folder / RESULTS, "".join(f"{text}\n" for text in whole))
+    return len(broken)
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
     """Append a line to results.jsonl, written through to the disk before this returns."""
-    with open(folder / RESULTS, "ab") as file:
+    with open(folder / RESULTS, "ab+") as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a line that was not written to its end must not take this one with it
+                file.write(b"\n")
         file.write(f"{to_json(line)}\n".encode())
         file.flush()
         os.fsync(file.fileno())

@@ -152,11 +152,10 @@ class Plan:
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
         if self.epochs is not None and variant.model not in TRAINING_FREE:
-            settings.setdefault("epochs", self.epochs)
-            if "pretrain_epochs" in known:
-                settings.setdefault("pretrain_epochs", self.epochs)
+            for key in {"epochs", "pretrain_epochs"} & known:
+                _at_most(settings, key, self.epochs)
         if self.minutes is not None:
-            settings["train_seconds_limit"] = 60 * self.minutes
+            _at_most(settings, "train_seconds_limit", 60 * self.minutes)
         LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name included
         needed = needs(variant.model, dataset, settings)
         settings = {**settings, **needed.settings}
@@ -167,6 +166,13 @@ class Plan:
         if not known.issuperset(self.settings):  # a key of a model that is not in the plan is no misspelling
             known |= set().union(*map(_known, sequential_models()))
         check_keys(self.settings, known)
+
+
+def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
+    """Keep a setting within the budget; one of the wrong type is left for the config to refuse."""
+    own = settings.get(key)
+    if own is None or (isinstance(own, int | float) and own > most):
+        settings[key] = most
 
 
 @cache

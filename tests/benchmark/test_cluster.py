@@ -63,7 +63,7 @@ def cells_under(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
-    plan = plan_of(["GRU4Rec", "NARM"], seeds=2, settings={"epochs": 2})
+    plan = plan_of(["GRU4Rec", "NARM"], seeds=2, budget={"epochs": 2})
     lines: list[Any] = []
     options = Options(executor="dask", scheduler=cluster.address, retries=2)
     runs = threading.Thread(target=lambda: lines.extend(run_plan(plan, Path("out"), options)))
@@ -82,7 +82,7 @@ def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
     assert sorted(written) == sorted(cell.id for cell in plan.cells()), "every cell, none twice"
     assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
     # what the other executor finds for a cell is the same, files and all
-    (alone,) = run_plan(plan_of(["NARM"], settings={"epochs": 2}), Path("here"), Options())
+    (alone,) = run_plan(plan_of(["NARM"], budget={"epochs": 2}), Path("here"), Options())
     remote = read_results("out").lines[alone["cell"]]
     assert {**alone, "cost": None} == {**remote, "cost": None}
     files = [

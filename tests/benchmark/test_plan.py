@@ -51,6 +51,14 @@ def test_controls_stand_beside_lsti_unless_they_are_left_out(plan_of):
     assert [variant.model for variant in plan_of(["LSTI"], controls=["Pop"]).controls] == ["Popularity"]
 
 
+def test_no_setting_exceeds_the_budget(plan_of):
+    own = {"epochs": 9, "train_seconds_limit": 600}
+    models = ["GRU4Rec", {"more": {"model": "GRU4Rec", **own}}, {"less": {"model": "GRU4Rec", "epochs": 2}}]
+    cells = plan_of(models, settings={"epochs": 8}, budget={"epochs": 5, "minutes": 1}).cells()
+    assert [cell.settings["epochs"] for cell in cells] == [5, 5, 2]
+    assert [cell.settings["train_seconds_limit"] for cell in cells] == [60, 60, 60]
+
+
 def test_training_free_controls_need_no_epochs(plan_of):
     cells = {
         cell.variant: cell for cell in plan_of(["LSTI"], controls=True, budget={"epochs": 7, "minutes": 2}).cells()

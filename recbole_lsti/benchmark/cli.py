@@ -152,7 +152,7 @@ def _changes(known: argparse.Namespace) -> dict[str, Any]:
             changes[key] = _names(getattr(known, key))
     if known.seeds is not None:
         seeds = [parse_literal(word) for word in _names(known.seeds)]
-        changes["seeds"] = seeds if "," in known.seeds else seeds[0]
+        changes["seeds"] = seeds[0] if len(seeds) == 1 and "," not in known.seeds else seeds
     if known.ranking is not None:
         changes["ranking"] = known.ranking
     if known.no_controls:

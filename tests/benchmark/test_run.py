@@ -202,6 +202,9 @@ def test_a_model_of_two_stages_does_both(plan_of, place):
     config = yaml.safe_load(Path("out/cells", line["cell"], "config.yaml").read_text(encoding="utf-8"))
     assert config["load_col"]["item"] == ["item_id", "genre"]
     assert config["train_stage"] == "finetune"
+    with open(Path("out/cells", line["cell"], "learning_curve.csv"), encoding="utf-8") as file:
+        last = float(list(csv.DictReader(file))[-1]["seconds"])  # of the second stage alone
+    assert line["cost"]["seconds_to_best"] > last, "both stages are paid for"
     assert line["valid"] is not None
 
 
@@ -258,6 +261,7 @@ def test_a_changed_plan_or_data_set_is_told(done, capsys):
         (["--models", "Markov", "--scheduler", "tcp://x:1"], "scheduler (tcp://x:1) must go with --executor dask"),
         (["--models", "Markov", "--jobs", "0"], "jobs (0) must be 1 or more"),
         (["--models", "Markov", "--retries", "-1"], "retries (-1) must be 0 or more"),
+        (["--models", "Markov", "--seeds", ""], "seeds ([]) must be how many (1 or more) or a list of whole numbers"),
         (["--models", "Markov", "--set", "epochs"], "set (epochs) must be KEY=VALUE"),
         (["--models", "Markov", "--datasets", "tiny", "--output", "dataset/tiny/tiny.inter"], "must be a folder"),
         (["--models", "Markov", "--expect", "none.yaml"], "config file (none.yaml) must exist"),

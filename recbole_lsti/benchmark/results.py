@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,6 +148,38 @@ def _digests(folder: Path, dataset: str) -> dict[str, str]:
     return digests
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a results folder, made where it is missing, so that no second run writes to it at the same time.
+
+    The system lets go of it when the process ends, however it ends. Where it has no such locks, nothing is held.
+
+    Raises:
+        BlockingIOError: another run holds it.
+        NotADirectoryError: a file is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"output ({folder}) must be a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise BlockingIOError(f"output ({folder}) must be free: another run is writing to it") from None
+    except OSError:  # some network file systems lock no folders
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
+
+
 def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, Any]]:
     """Make a results folder, or go on with one.
 
@@ -159,10 +192,7 @@ def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, A
     Raises:
         FileExistsError: results are there and `resume` is not asked for.
         ValueError: plan or data are not those of the folder; says what has changed.
-        NotADirectoryError: a file is there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"output ({folder}) must be a folder")
     now = fingerprint(plan)
     there = folder / FINGERPRINT
     if there.is_file():

@@ -92,6 +92,19 @@ def test_a_foreign_folder_is_refused(plan_of, tmp_path):
         results.open_folder(folder, plan_of(["Markov"]), resume=True)
 
 
+def test_one_run_at_a_time_holds_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "new" / "out"
+    with (
+        results.held(folder),
+        pytest.raises(BlockingIOError, match=r"must be free: another run is writing to it"),
+        results.held(folder),
+    ):
+        pass
+    with results.held(folder):
+        assert list(folder.iterdir()) == []
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 

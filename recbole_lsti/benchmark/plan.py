@@ -11,11 +11,16 @@ from typing import Any
 
 from recbole_lsti.benchmark.models import TRAINING_FREE, needs, sequential_models
 from recbole_lsti.config import LSTIConfig, check_keys, external_settings, known_keys, sequential_model
+from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import nearest
 
 KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "settings", "controls")
 BUDGET_KEYS = ("epochs", "minutes", "memory_gib")
 FIRST_SEED = 2020
+OWN = {
+    "load_col",
+    "eval_step",
+}  # of MEASURE, what a variant may say: the attributes it reads, how often it is validated
 SPLITS: dict[str, dict[str, Any]] = {
     "loo": {"LS": "valid_and_test"},  # the last two items of each user
     "time": {"TS": [0.8, 0.1, 0.1]},  # one moment for everybody: what comes after it is the test
@@ -256,6 +261,11 @@ def _variant(entry: Any) -> Variant:
     for key in ("eval_args", "seed"):
         if key in own:
             raise ValueError(f"models: {key} of {name} must be left to the plan's split, ranking and seeds")
+    for key in own:
+        if key in MEASURE - OWN:
+            raise ValueError(
+                f"models: {key} of {name} must be left to the plan's settings: it changes what is measured"
+            )
     sequential_model(model)
     return Variant(name, model, own)
 

@@ -90,6 +90,7 @@ BAD = [
     ({"budget": {"minutes": -1}}, r"budget: minutes \(-1\) must be a number above 0"),
     ({"settings": {"hiden_size": 8}}, r"config key \(hiden_size\).*did you mean hidden_size\?"),
     ({"settings": {"metrics": ["NDGC"]}}, r"metrics \(NDGC\) must be of .*did you mean ndcg\?"),
+    ({"models": [{"a": {"model": "LSTI", "topk": [5]}}]}, "models: topk of a must be left to the plan's settings"),
     ({"settings": {"seed": 1}}, "settings: seed must be left to the plan's"),
     ({"settings": [1]}, r"settings \(\[1\]\) must be a dict"),
     ({"controls": ["Markow"]}, r"controls \(Markow\) must be of .*did you mean Markov\?"),

@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from recbole_lsti.benchmark.models import TRAINING_FREE, needs, sequential_models
-from recbole_lsti.config import LSTIConfig, check_keys, external_settings, known_keys, sequential_model
+from recbole_lsti.config import LSTIConfig, check_keys, known_keys, sequential_model
 from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import nearest
 
@@ -184,19 +183,6 @@ def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
 def _known(model: str) -> frozenset[str]:
     config = LSTIConfig(model, "ml-100k")
     return frozenset(config.internal_config_dict) | known_keys(config.model_class)
-
-
-def read_plan(path: Path | str, changes: Mapping[str, Any] | None = None) -> Plan:
-    """Read a plan from a YAML file.
-
-    Args:
-        path: the file.
-        changes: keys of the plan that the command line sets.
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError, TypeError: what `from_dict` refuses.
-    """
-    return from_dict({**external_settings([str(path)], None), **(changes or {})})
 
 
 def from_dict(content: Mapping[str, Any]) -> Plan:

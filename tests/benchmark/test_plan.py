@@ -10,8 +10,8 @@ from conftest import random_rows, write_inter
 
 from recbole_lsti.benchmark.cli import find_plan
 from recbole_lsti.benchmark.models import needs, sequential_models
-from recbole_lsti.benchmark.plan import CONTROLS, from_dict, read_plan
-from recbole_lsti.config import LSTIConfig
+from recbole_lsti.benchmark.plan import CONTROLS, from_dict
+from recbole_lsti.config import LSTIConfig, external_settings
 
 PROPERTIES = ("quick", "ml-100k")
 
@@ -158,7 +158,7 @@ def test_negatives_are_those_that_each_model_trains_on(plan_of):
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_the_plans_in_properties_hold(name):
-    plan = read_plan(find_plan(name))
+    plan = from_dict(external_settings([str(find_plan(name))], None))
     cells = plan.cells()
     assert not [cell.reason for cell in cells if cell.reason]
     assert plan.minutes is not None

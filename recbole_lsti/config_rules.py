@@ -10,6 +10,14 @@ from recbole_lsti.errors import nearest
 
 FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
 LOSSES = ("CE", "SSM", "BPR", "BCE", "gBCE")
+# what scores are measured by, and on what: results that differ in it cannot be compared
+MEASURE = frozenset(
+    (
+        *("model", "dataset", "data_path", "benchmark_filename", "eval_args", "eval_step", "repeatable", "load_col"),
+        *("metrics", "topk", "valid_metric", "valid_neg_sample_args", "val_interval", "filter_inter_by_user_or_item"),
+        *("user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter", "USER_ID_FIELD", "ITEM_ID_FIELD"),
+    )
+)
 
 
 class Rule(NamedTuple):

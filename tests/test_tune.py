@@ -421,6 +421,14 @@ def test_the_last_trial_is_given_to_one_of_those_who_ask(workplace: Path) -> Non
     assert studies.has_budget(study, 2, None)
 
 
+def test_one_of_those_who_come_at_once_has_made_the_study(workplace: Path) -> None:
+    agreement = {"space": {}, "setting": {}, "file": {}}
+    found = [
+        studies.open_study(studies.open_storage("journal.log"), "s", agreement, True, resume=True)[1] for _ in range(3)
+    ]
+    assert found == [True, False, False], "it alone draws from the seed; no trial tells them apart yet"
+
+
 def test_one_seed_draws_the_same_trials(workplace: Path, settings: dict) -> None:
     drawn = []
     for name in ("a", "b"):

@@ -75,17 +75,18 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
 
     config = LSTIConfig(head["model"], head["dataset"], config_dict=settings)
     write_config(config, folder)
+    first_seconds = 0.0  # of the first of two stages
     with log_to(folder, config["state"]), measured() as energy:
         if config["train_stage"] == "pretrain":
-            config = _pretrained(head, settings, folder)
+            config, first_seconds = _pretrained(head, settings, folder)
             write_config(config, folder)
         trained = train_and_test(config, folder, saved=False)
     result, curve = trained.result, trained.trainer.curve
     test = trained.loaders[2]
     best = curve[result["best_epoch"] - 1] if curve else {"seconds": 0.0}
     cost = {
-        "train_seconds": result["train_seconds"],
-        "seconds_to_best": best["seconds"],
+        "train_seconds": round(first_seconds + result["train_seconds"], 2),
+        "seconds_to_best": round(first_seconds + best["seconds"], 2),
         "epochs_run": result["epochs_run"],
         "best_epoch": result["best_epoch"],
         "n_parameters": result["n_parameters"],
@@ -103,8 +104,8 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
     }
 
 
-def _pretrained(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> Any:
-    """Do the first of two stages (S3Rec), in half the time; return the settings of the second."""
+def _pretrained(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> tuple[Any, float]:
+    """Do the first of two stages (S3Rec), in half the time; return the second's settings and the seconds it took."""
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.runner import build, make_trainer
 
@@ -114,9 +115,11 @@ def _pretrained(head: dict[str, Any], settings: dict[str, Any], folder: Path) ->
     config = LSTIConfig(head["model"], head["dataset"], config_dict=first)
     _, loaders, network = build(config)
     trainer = make_trainer(config, network, folder)
+    began = time.perf_counter()
     trainer.fit(loaders[0], None, saved=True)
+    seconds = round(time.perf_counter() - began, 2)
     second = {**settings, **half, "train_stage": "finetune", "pre_model_path": str(trainer.saved_model_file)}
-    return LSTIConfig(head["model"], head["dataset"], config_dict=second)
+    return LSTIConfig(head["model"], head["dataset"], config_dict=second), seconds
 
 
 def _write_arrays(trained: Any, folder: Path) -> list[str]:

@@ -105,7 +105,7 @@ def _options(known: argparse.Namespace) -> Any:
 
 
 def _plan(known: argparse.Namespace) -> Plan:
-    from recbole_lsti.benchmark.plan import from_dict, read_plan
+    from recbole_lsti.benchmark.plan import from_dict
     from recbole_lsti.config import external_settings
 
     changes = _changes(known)
@@ -117,7 +117,7 @@ def _plan(known: argparse.Namespace) -> Plan:
             raise ValueError("plan (None) must be a YAML file, unless --models, or --resume with --output, is given")
         if not (known.output / "plan.yaml").is_file():
             raise FileNotFoundError(f"output ({known.output}) must be a results folder with plan.yaml")
-        return read_plan(known.output / "plan.yaml", changes)
+        content = external_settings([str(known.output / "plan.yaml")], None)
     for key in ("budget", "settings"):
         if changes.get(key) and isinstance(content.get(key), dict):
             changes[key] = {**content[key], **changes[key]}
@@ -152,7 +152,7 @@ def _changes(known: argparse.Namespace) -> dict[str, Any]:
             changes[key] = _names(getattr(known, key))
     if known.seeds is not None:
         seeds = [parse_literal(word) for word in _names(known.seeds)]
-        changes["seeds"] = seeds if "," in known.seeds else seeds[0]
+        changes["seeds"] = seeds[0] if len(seeds) == 1 and "," not in known.seeds else seeds
     if known.ranking is not None:
         changes["ranking"] = known.ranking
     if known.no_controls:

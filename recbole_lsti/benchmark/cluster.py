@@ -8,6 +8,7 @@ what it was doing, and the scheduler gives it to another one.
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_lsti.benchmark.cell import failed
 from recbole_lsti.benchmark.plan import Cell
 from recbole_lsti.benchmark.process import run_process
+from recbole_lsti.benchmark.results import to_json, write_whole
 
 if TYPE_CHECKING:
     from recbole_lsti.benchmark.execute import Options
@@ -26,7 +28,19 @@ ANSWER_SECONDS = 10
 
 
 class CellKilledError(RuntimeError):
-    """A cell's process was ended by a signal; Dask tries again."""
+    """A cell's process was ended by a signal; Dask tries again.
+
+    Args:
+        reason (str): which signal.
+        files: what the cell's folder held, name -> content.
+    """
+
+    def __init__(self, reason: str, files: dict[str, bytes]) -> None:
+        super().__init__(reason, files)  # both, for it travels pickled
+        self.files = files
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def run_on_cluster(
@@ -93,9 +107,10 @@ def run_remote(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / head["cell"]
         line = run_process(head, settings, folder, memory_gib, threads)
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         if line.get("killed"):
-            raise CellKilledError(line["reason"])
-        return line, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+            raise CellKilledError(line["reason"], files)
+        return line, files
 
 
 def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
@@ -103,15 +118,24 @@ def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unpack(files: dict[str, bytes], folder: Path) -> None:
+    """Write the files of a cell in the place of those of an earlier try."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
 def _keep_failure(cell: Cell, error: BaseException, folder: Path) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "traceback.txt").write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
-    return failed(cell.head(), f"{type(error).__name__}: {' '.join(str(error).split())}")
+    """The line of a cell that no worker could end; its folder keeps what the last one left."""
+    if isinstance(error, CellKilledError):
+        files, reason = error.files, str(error)
+    else:
+        files, reason = {}, f"{type(error).__name__}: {error}"
+    _unpack(files, folder)
+    (folder / "traceback.txt").write_text(f"{reason}\n", encoding="utf-8")
+    line = failed(cell.head(), " ".join(reason.split()))
+    write_whole(folder / "result.json", to_json(line, indent=2) + "\n")
+    return line
 
 
 @contextmanager

@@ -99,12 +99,14 @@ def compare(a: Side, b: Side | None, options: Options) -> Comparison:
     rows: list[dict[str, Any]] = []
     board: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     pooled: dict[tuple[int, str, str, str], Pooled] = {}
-    for dataset, split, name_a, name_b in _pairs(a, b, options.baseline):
+    pairs = list(_pairs(a, b, options.baseline))
+    twice = {pair[2] for pair in pairs} & {pair[3] for pair in pairs} if b else set()
+    for dataset, split, name_a, name_b in pairs:
         keys = [(id(side), dataset, split, name) for side, name in ((a, name_a), (b or a, name_b))]
         for key, side in zip(keys, (a, b or a), strict=True):
             if key not in pooled:
                 pooled[key] = _pool(side, *key[1:])
-        labels = _labels(name_a, name_b)
+        labels = _label(name_a, "A", twice), _label(name_b, "B", twice)
         found = _compare_pair(pooled[keys[0]], pooled[keys[1]], labels, options, f"{dataset} {split}")
         for row in found:
             rows.append({"dataset": dataset, "split": split, **row})
@@ -156,8 +158,9 @@ def _kinds(variants: dict[tuple[str, str], list[str]]) -> str:
     return ", ".join(f"{dataset} {split}" for dataset, split in variants)
 
 
-def _labels(name_a: str, name_b: str) -> tuple[str, str]:
-    return (f"{name_a} (A)", f"{name_b} (B)") if name_a == name_b else (name_a, name_b)
+def _label(name: str, side: str, twice: set[str]) -> str:
+    """What a variant is called, the same in every pair: ranks would count one with two names twice."""
+    return f"{name} ({side})" if name in twice else name
 
 
 # ---- one pair -----------------------------------------------------------------------------------------------------

@@ -59,24 +59,25 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         list[dict]: the lines of all cells, in the plan's order.
     Raises:
         ValueError, FileExistsError: a folder of another plan, or one with results and no `resume`.
+        NotADirectoryError, BlockingIOError: a file in the folder's place, or another run at work in it.
         ConnectionError: a scheduler that does not answer; what has ended by then is kept.
     """
     cells = plan.cells()
-    done = {
-        name: line for name, line in results.open_folder(folder, plan, resume).items() if line["status"] != "failed"
-    }
-    write_environment(folder, options)
-    for cell in cells:
-        if cell.reason is not None and cell.id not in done:
-            done[cell.id] = failed(cell.head(), cell.reason, "skipped")
-            results.append(folder, done[cell.id])
-    todo = [cell for cell in cells if cell.id not in done]
-    with View([cell.id for cell in todo], len(cells) - len(todo), options.jobs) as view:
-        for line in _executor(options)(todo, folder, plan.memory_gib, options, view.started):
-            line.pop("killed", None)
-            results.append(folder, line)
-            view.ended(line)
-    lines = results.read_results(folder).lines
+    with results.held(folder):
+        before = results.open_folder(folder, plan, resume)
+        done = {name: line for name, line in before.items() if line["status"] != "failed"}
+        write_environment(folder, options)
+        for cell in cells:
+            if cell.reason is not None and cell.id not in done:
+                done[cell.id] = failed(cell.head(), cell.reason, "skipped")
+                results.append(folder, done[cell.id])
+        todo = [cell for cell in cells if cell.id not in done]
+        with View([cell.id for cell in todo], len(cells) - len(todo), options.jobs) as view:
+            for line in _executor(options)(todo, folder, plan.memory_gib, options, view.started):
+                line.pop("killed", None)
+                results.append(folder, line)
+                view.ended(line)
+        lines = results.read_results(folder).lines
     return [lines[cell.id] for cell in cells]
 
 

@@ -6,16 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from recbole_lsti.benchmark.models import TRAINING_FREE, needs, sequential_models
-from recbole_lsti.config import LSTIConfig, check_keys, external_settings, known_keys, sequential_model
+from recbole_lsti.config import LSTIConfig, check_keys, known_keys, sequential_model
+from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import nearest
 
 KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "settings", "controls")
 BUDGET_KEYS = ("epochs", "minutes", "memory_gib")
 FIRST_SEED = 2020
+OWN = {
+    "load_col",
+    "eval_step",
+}  # of MEASURE, what a variant may say: the attributes it reads, how often it is validated
 SPLITS: dict[str, dict[str, Any]] = {
     "loo": {"LS": "valid_and_test"},  # the last two items of each user
     "time": {"TS": [0.8, 0.1, 0.1]},  # one moment for everybody: what comes after it is the test
@@ -152,11 +156,10 @@ class Plan:
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
         if self.epochs is not None and variant.model not in TRAINING_FREE:
-            settings.setdefault("epochs", self.epochs)
-            if "pretrain_epochs" in known:
-                settings.setdefault("pretrain_epochs", self.epochs)
+            for key in {"epochs", "pretrain_epochs"} & known:
+                _at_most(settings, key, self.epochs)
         if self.minutes is not None:
-            settings["train_seconds_limit"] = 60 * self.minutes
+            _at_most(settings, "train_seconds_limit", 60 * self.minutes)
         LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name included
         needed = needs(variant.model, dataset, settings)
         settings = {**settings, **needed.settings}
@@ -169,23 +172,17 @@ class Plan:
         check_keys(self.settings, known)
 
 
+def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
+    """Keep a setting within the budget; one of the wrong type is left for the config to refuse."""
+    own = settings.get(key)
+    if own is None or (isinstance(own, int | float) and own > most):
+        settings[key] = most
+
+
 @cache
 def _known(model: str) -> frozenset[str]:
     config = LSTIConfig(model, "ml-100k")
     return frozenset(config.internal_config_dict) | known_keys(config.model_class)
-
-
-def read_plan(path: Path | str, changes: Mapping[str, Any] | None = None) -> Plan:
-    """Read a plan from a YAML file.
-
-    Args:
-        path: the file.
-        changes: keys of the plan that the command line sets.
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError, TypeError: what `from_dict` refuses.
-    """
-    return from_dict({**external_settings([str(path)], None), **(changes or {})})
 
 
 def from_dict(content: Mapping[str, Any]) -> Plan:
@@ -250,6 +247,11 @@ def _variant(entry: Any) -> Variant:
     for key in ("eval_args", "seed"):
         if key in own:
             raise ValueError(f"models: {key} of {name} must be left to the plan's split, ranking and seeds")
+    for key in own:
+        if key in MEASURE - OWN:
+            raise ValueError(
+                f"models: {key} of {name} must be left to the plan's settings: it changes what is measured"
+            )
     sequential_model(model)
     return Variant(name, model, own)
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from recbole_lsti.benchmark.models import data_folder
 from recbole_lsti.benchmark.plan import Plan
 
 STATUSES = ("ok", "failed", "skipped")
+NAMES = ("cell", "variant", "dataset", "split")  # text in every line
 RESULTS, BROKEN, FINGERPRINT = "results.jsonl", "results.broken.jsonl", "fingerprint.json"
 ARRAYS = ("users", "targets", "raw", "unseen")
 
@@ -45,33 +47,51 @@ def read_results(folder: Path | str) -> Results:
         raise FileNotFoundError(f"results ({folder}) must be a folder that holds {RESULTS}")
     lines: dict[str, dict[str, Any]] = {}
     broken = []
-    for text in path.read_bytes().decode("utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if isinstance(line, dict) and isinstance(line.get("cell"), str) and line.get("status") in STATUSES:
-            lines[line["cell"]] = line
-        elif text.strip():
+    for text in _texts(path):
+        line = _cell_line(text)
+        if line is None:
             broken.append(text)
+        else:
+            lines[line["cell"]] = line
     return Results(lines, broken)
+
+
+def _texts(path: Path) -> list[str]:
+    # not splitlines(), which also divides at separators that JSON leaves as they are in its texts
+    texts = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    return [text.rstrip("\r") for text in texts if text.strip()]
+
+
+def _cell_line(text: str) -> dict[str, Any] | None:
+    """The line of a cell, or None where it is broken."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(line, dict) or line.get("status") not in STATUSES or "seed" not in line:
+        return None
+    return line if all(isinstance(line.get(name), str) for name in NAMES) else None
 
 
 def set_broken_aside(folder: Path) -> int:
     """Move the broken lines of results.jsonl to results.broken.jsonl; return how many there were."""
-    found = read_results(folder)
-    if not found.broken:
+    broken = read_results(folder).broken
+    if not broken:
         return 0
     with open(folder / BROKEN, "a", encoding="utf-8") as file:
-        file.writelines(f"{text}\n" for text in found.broken)
-    whole = "".join(f"{to_json(line)}\n" for line in found.lines.values())
-    write_whole(folder / RESULTS, whole)
-    return len(found.broken)
+        file.writelines(f"{text}\n" for text in broken)
+    whole = [text for text in _texts(folder / RESULTS) if _cell_line(text) is not None]  # as they stand there
+    write_whole(folder / RESULTS, "".join(f"{text}\n" for text in whole))
+    return len(broken)
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
     """Append a line to results.jsonl, written through to the disk before this returns."""
-    with open(folder / RESULTS, "ab") as file:
+    with open(folder / RESULTS, "ab+") as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a line that was not written to its end must not take this one with it
+                file.write(b"\n")
         file.write(f"{to_json(line)}\n".encode())
         file.flush()
         os.fsync(file.fileno())
@@ -128,6 +148,38 @@ def _digests(folder: Path, dataset: str) -> dict[str, str]:
     return digests
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a results folder, made where it is missing, so that no second run writes to it at the same time.
+
+    The system lets go of it when the process ends, however it ends. Where it has no such locks, nothing is held.
+
+    Raises:
+        BlockingIOError: another run holds it.
+        NotADirectoryError: a file is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"output ({folder}) must be a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise BlockingIOError(f"output ({folder}) must be free: another run is writing to it") from None
+    except OSError:  # some network file systems lock no folders
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
+
+
 def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, Any]]:
     """Make a results folder, or go on with one.
 
@@ -140,10 +192,7 @@ def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, A
     Raises:
         FileExistsError: results are there and `resume` is not asked for.
         ValueError: plan or data are not those of the folder; says what has changed.
-        NotADirectoryError: a file is there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"output ({folder}) must be a folder")
     now = fingerprint(plan)
     there = folder / FINGERPRINT
     if there.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 import yaml
 
 from recbole_lsti.benchmark.lists import PARQUET, TEXT, Judge, judge_from, judge_lists
+from recbole_lsti.benchmark.results import ARRAYS, RESULTS, load_arrays, read_results
 from recbole_lsti.config import LSTIConfig, external_settings
 from recbole_lsti.errors import one_of
 from recbole_lsti.runner import load, rank_test
 
-RESULTS, CHECKPOINT = "results.jsonl", "checkpoint.pth"
-ARRAYS = ("users", "targets", "raw", "unseen")
+CHECKPOINT = "checkpoint.pth"
 
 
 class Scores(NamedTuple):
@@ -120,9 +119,10 @@ def _open(path: Path, dataset: str | None, split: str | None) -> Side:
 
 
 def _open_folder(side: Side, dataset: str | None, split: str | None) -> None:
-    cells, broken = _read_cells(side.path / RESULTS)
+    lines, broken = read_results(side.path)
+    cells = list(lines.values())
     if broken:
-        side.notes.append(f"{side.path / RESULTS}: {broken} broken line{'s' * (broken > 1)} skipped")
+        side.notes.append(f"{side.path / RESULTS}: {len(broken)} broken line{'s' * (len(broken) > 1)} skipped")
     unfinished = [cell for cell in cells if cell["status"] != "ok"]
     if unfinished:
         names = ", ".join(f"{cell['cell']} ({cell['status']})" for cell in unfinished[:5])
@@ -142,33 +142,14 @@ def _open_folder(side: Side, dataset: str | None, split: str | None) -> None:
     side.judge = lambda: judge_from(_config_of_cells(side.path, done))
 
 
-def _read_cells(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The last line of each cell, and how many lines are no cells."""
-    cells: dict[str, dict[str, Any]] = {}
-    broken = 0
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                cell = json.loads(line)
-                missing = {"cell", "variant", "dataset", "split", "seed", "status"} - set(cell)
-            except (ValueError, TypeError):
-                missing = {"everything"}
-            if missing:
-                broken += bool(line.strip())
-            else:
-                cells[cell["cell"]] = cell
-    return list(cells.values()), broken
-
-
 def _reader(folder: Path, cell: dict[str, Any]) -> Callable[[], Scores]:
     def read() -> Scores:
         there = folder / "cells" / cell["cell"]
-        arrays = []
-        for name in ARRAYS:
-            if not (there / f"{name}.npy").is_file():
-                raise FileNotFoundError(f"{there} must hold {name}.npy, the values of each test row")
-            arrays.append(np.load(there / f"{name}.npy", allow_pickle=False))
-        users, targets, raw, unseen = arrays
+        arrays = load_arrays(folder, cell["cell"])
+        if arrays is None:
+            missing = next(name for name in ARRAYS if not (there / f"{name}.npy").is_file())
+            raise FileNotFoundError(f"{there} must hold {missing}.npy, the values of each test row")
+        users, targets, raw, unseen = (arrays[name] for name in ARRAYS)
         shape = (len(users), len(cell["user_metrics"]))
         if raw.shape != shape or unseen.shape != shape or len(targets) != len(users):
             raise ValueError(f"{there}: raw.npy {raw.shape} and unseen.npy {unseen.shape} must be of shape {shape}")

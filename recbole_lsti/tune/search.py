@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -163,8 +164,8 @@ def _begin(
 ) -> Study:
     """Make or join the study of a model and give it this process's sampler and pruner."""
     agreement = studies.agreement_of(search.space, search.config)
-    study = studies.open_study(storage, name, agreement, search.config["valid_metric_bigger"], resume)
-    if study.get_trials(deepcopy=False):  # another process has drawn from this seed
+    study, made = studies.open_study(storage, name, agreement, search.config["valid_metric_bigger"], resume)
+    if not made:  # whoever made it draws from this seed, and may not have drawn yet
         seed = random.Random(f"{seed} {studies.this_process()}").getrandbits(32)
     kept: BaseSampler
     with warnings.catch_warnings():
@@ -231,9 +232,14 @@ def _try(search: _Search, study: Study, trial: Trial, lines: Lines) -> None:
         )
         best = result["best_valid_score"] if scores else None
         if best is None:
-            state, reason = TrialState.FAIL, "no validation score: the split must have validation items"
+            rule = (
+                "valid_metric must be defined for a row of them" if scores else "the split must have validation items"
+            )
+            state, reason = TrialState.FAIL, f"no validation score: {rule}"
     except _OutOfTimeError:
-        best, reason = (max if bigger else min)(scores.values()), "ended by the budget of minutes"
+        known = [score for score in scores.values() if math.isfinite(score)]
+        best, reason = (max if bigger else min)(known, default=None), "ended by the budget of minutes"
+        state = TrialState.COMPLETE if known else TrialState.FAIL
     except optuna.TrialPruned:
         state, reason = TrialState.PRUNED, "below the median"
     except Exception as error:  # whatever settings bring about must not end the search; the reason is kept

@@ -16,16 +16,9 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from recbole_lsti.config import YamlLoader, check_keys, known_keys, sequential_model
+from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import AtomicFileError, nearest
 
-# what the validation score is measured by, and on what: a search that may change it compares nothing
-MEASURE = frozenset(
-    (
-        *("model", "dataset", "data_path", "benchmark_filename", "eval_args", "eval_step", "repeatable", "load_col"),
-        *("metrics", "topk", "valid_metric", "valid_neg_sample_args", "val_interval", "filter_inter_by_user_or_item"),
-        *("user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter", "USER_ID_FIELD", "ITEM_ID_FIELD"),
-    )
-)
 RECBOLE_KINDS = ("choice", "uniform", "quniform", "loguniform")
 
 

@@ -56,8 +56,10 @@ def open_storage(place: str) -> BaseStorage:
         ) from None
 
 
-def open_study(storage: BaseStorage, name: str, agreement: Mapping[str, Any], bigger: bool, resume: bool) -> Study:
-    """Make a study, or join one that is there.
+def open_study(
+    storage: BaseStorage, name: str, agreement: Mapping[str, Any], bigger: bool, resume: bool
+) -> tuple[Study, bool]:
+    """Make a study, or join one that is there; of processes that come at once, one makes it.
 
     Args:
         storage: where it is kept.
@@ -65,6 +67,8 @@ def open_study(storage: BaseStorage, name: str, agreement: Mapping[str, Any], bi
         agreement: what `agreement_of` says of this process's search.
         bigger (bool): whether a larger score is better.
         resume (bool): whether the study may be there already.
+    Returns:
+        tuple: the study, and whether this process has made it.
     Raises:
         ValueError: it is there and `resume` is False, or it searches something else; names what differs.
     """
@@ -72,7 +76,7 @@ def open_study(storage: BaseStorage, name: str, agreement: Mapping[str, Any], bi
     try:
         study = optuna.create_study(study_name=name, storage=storage, direction=direction)
         study.set_user_attr(AGREEMENT, dict(agreement))
-        return study
+        return study, True
     except optuna.exceptions.DuplicatedStudyError:
         if not resume:
             raise _taken(name) from None
@@ -84,7 +88,7 @@ def open_study(storage: BaseStorage, name: str, agreement: Mapping[str, Any], bi
         raise ValueError(f"study ({name}) must be one of recbole-lsti tune, not of another program")
     elif before != json.loads(json.dumps(agreement)):
         raise ValueError(f"study ({name}) must be resumed as it was begun: {_difference(before, agreement)}")
-    return study
+    return study, False
 
 
 def check_new(storage: BaseStorage, names: Iterable[str]) -> None:

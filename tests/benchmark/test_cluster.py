@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from recbole_lsti.benchmark.cluster import CellKilledError, _keep_failure
 from recbole_lsti.benchmark.execute import Options, run_plan
 from recbole_lsti.benchmark.results import read_results
 from recbole_lsti.cli import main
@@ -63,7 +65,7 @@ def cells_under(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
-    plan = plan_of(["GRU4Rec", "NARM"], seeds=2, settings={"epochs": 2})
+    plan = plan_of(["GRU4Rec", "NARM"], seeds=2, budget={"epochs": 2})
     lines: list[Any] = []
     options = Options(executor="dask", scheduler=cluster.address, retries=2)
     runs = threading.Thread(target=lambda: lines.extend(run_plan(plan, Path("out"), options)))
@@ -82,7 +84,7 @@ def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
     assert sorted(written) == sorted(cell.id for cell in plan.cells()), "every cell, none twice"
     assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
     # what the other executor finds for a cell is the same, files and all
-    (alone,) = run_plan(plan_of(["NARM"], settings={"epochs": 2}), Path("here"), Options())
+    (alone,) = run_plan(plan_of(["NARM"], budget={"epochs": 2}), Path("here"), Options())
     remote = read_results("out").lines[alone["cell"]]
     assert {**alone, "cost": None} == {**remote, "cost": None}
     files = [
@@ -97,6 +99,18 @@ def test_a_cell_that_fails_on_a_cluster_keeps_its_traceback(plan_of, cluster):
     assert line["status"] == "failed"
     assert "train_mode (sequence) must be prefix for NARM" in line["reason"]
     assert "Traceback" in Path("out/cells", line["cell"], "traceback.txt").read_text(encoding="utf-8")
+
+
+def test_a_cell_that_was_killed_on_a_cluster_keeps_its_log_and_nothing_of_before(plan_of):
+    (cell,) = plan_of(["NARM"]).cells()
+    folder = Path("out/cells", cell.id)
+    folder.mkdir(parents=True)
+    (folder / "raw.npy").write_bytes(b"of an earlier try")
+    error = pickle.loads(pickle.dumps(CellKilledError("ended by signal SIGKILL", {"run.log": b"epoch 1"})))
+    line = _keep_failure(cell, error, folder)
+    assert (line["status"], line["reason"]) == ("failed", "ended by signal SIGKILL")
+    assert {path.name for path in folder.iterdir()} == {"run.log", "traceback.txt", "result.json"}
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == line
 
 
 @pytest.mark.slow

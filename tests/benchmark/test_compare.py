@@ -134,6 +134,16 @@ def test_ranks_over_data_sets(tmp_path, capsys):
     assert content["rows"][0]["a_std"] is None  # one seed has none
 
 
+def test_ranks_count_a_variant_of_either_side_once(tmp_path):
+    new = write_folder(tmp_path / "new", {"Top": 0.3, "Base": 0.1}, ("d1", "d2"), seeds=(1,))
+    old = write_folder(tmp_path / "old", {"Base": 0.2, "Low": 0.0}, ("d1", "d2"), seeds=(1,))
+    found = compare(*open_sides([str(new), str(old)]), Options(["Base", "Low"], ["ndcg@10"]))
+    ranks = found.ranks["loo", "raw", "ndcg@10"]
+    place = dict(zip(ranks.variants, ranks.mean_rank.tolist(), strict=True))
+    assert place == {"Top": 1.0, "Base (B)": 2.0, "Base (A)": 3.0, "Low": 4.0}
+    assert len(found.rows) == 2 * 2 * 2 * 2, "two variants, two baselines, two data sets, two rankings"
+
+
 def test_rows_of_one_user_are_one_draw_in_other_splits(tmp_path):
     users = np.repeat([f"u{n}" for n in range(12)], np.arange(1, 13))
     targets = np.array([f"i{n}" for n in range(len(users))])

@@ -10,8 +10,8 @@ from conftest import random_rows, write_inter
 
 from recbole_lsti.benchmark.cli import find_plan
 from recbole_lsti.benchmark.models import needs, sequential_models
-from recbole_lsti.benchmark.plan import CONTROLS, from_dict, read_plan
-from recbole_lsti.config import LSTIConfig
+from recbole_lsti.benchmark.plan import CONTROLS, from_dict
+from recbole_lsti.config import LSTIConfig, external_settings
 
 PROPERTIES = ("quick", "ml-100k")
 
@@ -51,6 +51,14 @@ def test_controls_stand_beside_lsti_unless_they_are_left_out(plan_of):
     assert [variant.model for variant in plan_of(["LSTI"], controls=["Pop"]).controls] == ["Popularity"]
 
 
+def test_no_setting_exceeds_the_budget(plan_of):
+    own = {"epochs": 9, "train_seconds_limit": 600}
+    models = ["GRU4Rec", {"more": {"model": "GRU4Rec", **own}}, {"less": {"model": "GRU4Rec", "epochs": 2}}]
+    cells = plan_of(models, settings={"epochs": 8}, budget={"epochs": 5, "minutes": 1}).cells()
+    assert [cell.settings["epochs"] for cell in cells] == [5, 5, 2]
+    assert [cell.settings["train_seconds_limit"] for cell in cells] == [60, 60, 60]
+
+
 def test_training_free_controls_need_no_epochs(plan_of):
     cells = {
         cell.variant: cell for cell in plan_of(["LSTI"], controls=True, budget={"epochs": 7, "minutes": 2}).cells()
@@ -82,6 +90,7 @@ BAD = [
     ({"budget": {"minutes": -1}}, r"budget: minutes \(-1\) must be a number above 0"),
     ({"settings": {"hiden_size": 8}}, r"config key \(hiden_size\).*did you mean hidden_size\?"),
     ({"settings": {"metrics": ["NDGC"]}}, r"metrics \(NDGC\) must be of .*did you mean ndcg\?"),
+    ({"models": [{"a": {"model": "LSTI", "topk": [5]}}]}, "models: topk of a must be left to the plan's settings"),
     ({"settings": {"seed": 1}}, "settings: seed must be left to the plan's"),
     ({"settings": [1]}, r"settings \(\[1\]\) must be a dict"),
     ({"controls": ["Markow"]}, r"controls \(Markow\) must be of .*did you mean Markov\?"),
@@ -149,7 +158,7 @@ def test_negatives_are_those_that_each_model_trains_on(plan_of):
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_the_plans_in_properties_hold(name):
-    plan = read_plan(find_plan(name))
+    plan = from_dict(external_settings([str(find_plan(name))], None))
     cells = plan.cells()
     assert not [cell.reason for cell in cells if cell.reason]
     assert plan.minutes is not None

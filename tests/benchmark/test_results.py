@@ -52,6 +52,25 @@ def test_broken_lines_are_counted_and_set_aside(tmp_path, broken):
         results.read_results(tmp_path / "nothere")
 
 
+def test_a_line_without_its_end_takes_no_other_with_it(tmp_path):
+    results.append(tmp_path, line_of("A", 1, 0.1))
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    results.append(tmp_path, line_of("B", 1, 0.2, reason="one\u2028line"))
+    found = results.read_results(tmp_path)
+    assert list(found.lines) == ["A-tiny-loo-1", "B-tiny-loo-1"]
+    assert found.broken == []
+
+
+def test_setting_broken_lines_aside_keeps_what_came_before_a_second_try(tmp_path):
+    for value in (0.1, 0.2):
+        results.append(tmp_path, line_of("A", 1, value))
+    with open(tmp_path / "results.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"cell": "A')
+    assert results.set_broken_aside(tmp_path) == 1
+    assert (tmp_path / "results.jsonl").read_text(encoding="utf-8").count("\n") == 2
+
+
 def test_differences_of_fingerprints_are_told_in_words():
     before = {"plan": {"seeds": [1], "budget": {"epochs": 1}}, "data": {"d": {"d.inter": "a", "d.item": "b"}}}
     now = {"plan": {"seeds": [1, 2], "budget": {}}, "data": {"d": {"d.inter": "c", "d.user": "b"}}}
@@ -71,6 +90,19 @@ def test_a_foreign_folder_is_refused(plan_of, tmp_path):
     (folder / "fingerprint.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="must be JSON"):
         results.open_folder(folder, plan_of(["Markov"]), resume=True)
+
+
+def test_one_run_at_a_time_holds_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "new" / "out"
+    with (
+        results.held(folder),
+        pytest.raises(BlockingIOError, match=r"must be free: another run is writing to it"),
+        results.held(folder),
+    ):
+        pass
+    with results.held(folder):
+        assert list(folder.iterdir()) == []
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from conftest import random_rows, write_inter
 
+from benchmark.conftest import SETTINGS
 from recbole_lsti.benchmark.execute import Options, environment, run_plan
 from recbole_lsti.benchmark.results import load_arrays, read_results
 from recbole_lsti.benchmark.tables import summarise
@@ -31,8 +32,6 @@ SLOW = {"slow": {"model": "GRU4Rec", "epochs": 1_000_000, "stopping_step": 1_000
 
 
 def write_plan(models: list[Any], **content: Any) -> None:
-    from benchmark.conftest import SETTINGS
-
     plan = {"models": models, "datasets": ["tiny"], "controls": False, "budget": {"epochs": 1}, "settings": SETTINGS}
     Path("plan.yaml").write_text(yaml.safe_dump({**plan, **content}), encoding="utf-8")
 
@@ -110,7 +109,7 @@ def check_cell(out: Path, line: dict[str, Any]) -> None:
 
 
 def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place):
-    write_plan([SLOW, "GRU4Rec"])
+    write_plan([SLOW, "GRU4Rec"], budget={}, settings={**SETTINGS, "epochs": 1})
     run = benchmark("plan.yaml", "--output", "out")
     curve = Path("out/cells/slow-tiny-loo-2020/learning_curve.csv")
     wait_for(curve.exists)
@@ -130,7 +129,7 @@ def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place):
 
 
 def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place):
-    write_plan(["GRU4Rec", SLOW, "NARM"])
+    write_plan(["GRU4Rec", SLOW, "NARM"], budget={}, settings={**SETTINGS, "epochs": 1})
     run = benchmark("plan.yaml", "--output", "out")
     wait_for(Path("out/cells/slow-tiny-loo-2020/learning_curve.csv").exists)
     children = psutil.Process(run.pid).children(recursive=True)
@@ -203,6 +202,9 @@ def test_a_model_of_two_stages_does_both(plan_of, place):
     config = yaml.safe_load(Path("out/cells", line["cell"], "config.yaml").read_text(encoding="utf-8"))
     assert config["load_col"]["item"] == ["item_id", "genre"]
     assert config["train_stage"] == "finetune"
+    with open(Path("out/cells", line["cell"], "learning_curve.csv"), encoding="utf-8") as file:
+        last = float(list(csv.DictReader(file))[-1]["seconds"])  # of the second stage alone
+    assert line["cost"]["seconds_to_best"] > last, "both stages are paid for"
     assert line["valid"] is not None
 
 
@@ -263,6 +265,7 @@ def test_a_changed_plan_or_data_set_is_told(done, capsys):
         (["--models", "Markov", "--scheduler", "tcp://x:1"], "scheduler (tcp://x:1) must go with --executor dask"),
         (["--models", "Markov", "--jobs", "0"], "jobs (0) must be 1 or more"),
         (["--models", "Markov", "--retries", "-1"], "retries (-1) must be 0 or more"),
+        (["--models", "Markov", "--seeds", ""], "seeds ([]) must be how many (1 or more) or a list of whole numbers"),
         (["--models", "Markov", "--set", "epochs"], "set (epochs) must be KEY=VALUE"),
         (["--models", "Markov", "--datasets", "tiny", "--output", "dataset/tiny/tiny.inter"], "must be a folder"),
         (["--models", "Markov", "--expect", "none.yaml"], "config file (none.yaml) must exist"),

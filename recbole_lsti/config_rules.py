@@ -84,6 +84,9 @@ MARKOV_RULES = {
 LSTI_RULES = {
     "n_layers": _COUNT,
     "inner_size": _COUNT,
+    "twin": Rule(
+        (str,), "long, short, or null", ("long", "short").__contains__, optional=True, words=("long", "short")
+    ),
     "short_window": _COUNT,
     "hidden_dropout_prob": _SHARE,
     "attn_dropout_prob": _SHARE,
@@ -142,6 +145,15 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
         )
+    if is_lsti and final["twin"] is not None:
+        for key, value in (
+            ("fusion", "long"),
+            ("fusion", "short"),
+            ("long_excludes_short", True),
+            ("carry_state", True),
+        ):
+            if final[key] == value:
+                raise ValueError(f"twin ({final['twin']}) must be null where {key} is {value}")
     if is_lsti and final["sparse_gradients"]:
         _check_sparse(final)
     if is_lsti and final["loss_type"] == "SSM" and final.get("train_neg_sample_args") is not None:

@@ -22,6 +22,8 @@ class LongBranch(nn.Module):
     Source: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as torch.nn.LSTM computes it.
     """
 
+    needs_time = False
+
     def __init__(self, H: int, inner_size: int, n_layers: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(H) for _ in range(n_layers))

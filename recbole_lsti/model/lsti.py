@@ -7,7 +7,7 @@ The mathematics and its sources are in docs/model.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -90,13 +90,13 @@ class LSTI(SequentialRecommender):
     """
 
     trains_on_sequences = True  # calculate_loss takes a target behind every step
+    long_branch: LongBranch | ShortBranch | None
+    short_branch: LongBranch | ShortBranch | None
     carried: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         H = config["hidden_size"]
-        inner_size, n_layers = config["inner_size"], config["n_layers"]
-        dropout = config["hidden_dropout_prob"]
         self.fusion_type: str = config["fusion"]
         self.loss_type: str = config["loss_type"]
         self.target_field = f"target_{self.ITEM_ID}{config['LIST_SUFFIX']}"
@@ -108,24 +108,11 @@ class LSTI(SequentialRecommender):
         self.event_inputs = EventInputs.of(config, dataset, H)
         self.sparse_gradients = _sparse_gradients(config, self.attributes is not None)
         self.input_norm = nn.LayerNorm(H)
-        self.dropout = Dropout(dropout)
-        self.long_branch = LongBranch(H, inner_size, n_layers, dropout) if self.fusion_type != "short" else None
-        self.short_branch = (
-            ShortBranch(
-                H,
-                inner_size,
-                n_layers,
-                n_heads=config["n_heads"],
-                window=config["short_window"],
-                seconds=config["short_seconds"],
-                session_gap=config["session_gap"],
-                time_bias=config["time_bias"],
-                dropout=dropout,
-                attn_dropout=config["attn_dropout_prob"],
-            )
-            if self.fusion_type != "long"
-            else None
-        )
+        self.dropout = Dropout(config["hidden_dropout_prob"])
+        self.twin: str | None = config["twin"]
+        kinds: dict[str, Callable[[Any], LongBranch | ShortBranch]] = {"long": _long_branch, "short": _short_branch}
+        self.long_branch = kinds[self.twin or "long"](config) if self.fusion_type != "short" else None
+        self.short_branch = kinds[self.twin or "short"](config) if self.fusion_type != "long" else None
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
@@ -140,7 +127,7 @@ class LSTI(SequentialRecommender):
         self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
         self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
         # with carry_state: what the long branch has left for the next window, by number; 0 is nothing, and stays zero
-        self.register_buffer("carried", torch.zeros(1, n_layers, 2, H), persistent=False)
+        self.register_buffer("carried", torch.zeros(1, config["n_layers"], 2, H), persistent=False)
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
 
     # ---- what RecBole calls ------------------------------------------------------------------------------------
@@ -250,7 +237,13 @@ class LSTI(SequentialRecommender):
     # ---- one event at a time -----------------------------------------------------------------------------------
 
     def init_state(self, batch_size: int = 1) -> State:
-        """Return the state of users without events, for `step`."""
+        """Return the state of users without events, for `step`.
+
+        Raises:
+            ValueError: if both branches are of one kind: such a control has no state.
+        """
+        if self.twin is not None:
+            raise ValueError(f"twin ({self.twin}) must be null for one event at a time")
         return first_state(self, batch_size)
 
     @torch.no_grad()
@@ -299,10 +292,9 @@ class LSTI(SequentialRecommender):
         events = self.embed(item_seq, interaction, items or self.items())  # (B, L, H)
         long = short = None
         if self.long_branch is not None:
-            long = _delay(self._read_long(self.long_branch, events, interaction), self.long_lag)
+            long = _delay(self._read(self.long_branch, events, interaction), self.long_lag)
         if self.short_branch is not None:
-            time = interaction[self.time_field] if self.short_branch.needs_time else None
-            short = self.short_branch(events, time)
+            short = self._read(self.short_branch, events, interaction)
         return self._drop_branches(self.fusion(long, short, events))
 
     def _drop_branches(self, interests: Interests) -> Interests:
@@ -322,8 +314,10 @@ class LSTI(SequentialRecommender):
             x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
         return self.dropout(self.input_norm(x))
 
-    def _read_long(self, branch: LongBranch, events: Tensor, interaction: Any) -> Tensor:
-        """The long branch at each step; windows of a longer history go on where the one before has ended."""
+    def _read(self, branch: LongBranch | ShortBranch, events: Tensor, interaction: Any) -> Tensor:
+        """A branch at each step; in windows of a longer history the LSTM goes on where the one before has ended."""
+        if isinstance(branch, ShortBranch):
+            return branch(events, interaction[self.time_field] if branch.needs_time else None)
         if "state_from" not in interaction:
             return branch(events)
         source, target = interaction["state_from"], interaction["state_to"]
@@ -431,6 +425,26 @@ class Fusion(nn.Module):
         if self.mix_long is not None and self.mix_short is not None:
             return Interests(self.mix_long(long), self.mix_short(short), None)
         return Interests(long, short, None)
+
+
+def _long_branch(config: Any) -> LongBranch:
+    H, dropout = config["hidden_size"], config["hidden_dropout_prob"]
+    return LongBranch(H, config["inner_size"], config["n_layers"], dropout)
+
+
+def _short_branch(config: Any) -> ShortBranch:
+    return ShortBranch(
+        config["hidden_size"],
+        config["inner_size"],
+        config["n_layers"],
+        n_heads=config["n_heads"],
+        window=config["short_window"],
+        seconds=config["short_seconds"],
+        session_gap=config["session_gap"],
+        time_bias=config["time_bias"],
+        dropout=config["hidden_dropout_prob"],
+        attn_dropout=config["attn_dropout_prob"],
+    )
 
 
 def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
         trainer.tot_item_num = test_data._dataset.item_num
         network.eval()
         with torch.no_grad():
-            for batch in _batches(test_data, 2):
+            for batch in islice(test_data, 2):
                 began = time.perf_counter()
                 interaction, scores, row, item = trainer._full_sort_batch_eval(batch)
                 trainer.eval_collector.eval_batch_collect(scores, interaction, row, item)
@@ -83,13 +84,6 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
         "peak_rss_mib": peak_rss_mib(),
     }
-
-
-def _batches(loader: Any, count: int) -> Iterator[Any]:
-    for number, batch in enumerate(loader):
-        if number == count:
-            return
-        yield batch
 
 
 def dry_run(plan: Plan, jobs: int) -> Iterator[str]:

@@ -52,18 +52,17 @@ def run_process(
     if threads is not None:
         environment.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
     command = [sys.executable, "-m", "recbole_lsti.benchmark.cell", str(folder), "--until-stdin-closes", *flags]
-    with open(folder / "output.log", "wb") as output:
-        process = subprocess.Popen(
+    with (
+        open(folder / "output.log", "wb") as output,
+        subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
-        )
+        ) as process,
+    ):
         try:
             reason = _watch(process, memory_gib, stopped)
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
     return _line_of(head, folder, process.returncode, reason)
 
 

@@ -165,26 +165,23 @@ class LSTI(SequentialRecommender):
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
-        item_seq = interaction[self.ITEM_SEQ]
-        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self._at_the_end(item_seq, interaction, items, row, step).user
-        return self._score_items(user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]).squeeze(1)
+        interests, item_seq, row, step = self._at_the_end(interaction, items)
+        return self._score_items(
+            interests.user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]
+        ).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the score of every item for each row, (B, N)."""
-        item_seq = interaction[self.ITEM_SEQ]
-        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self._at_the_end(item_seq, interaction, items, row, step).user
-        return self._score_all(user, item_seq, row, step, items)
+        interests, item_seq, row, step = self._at_the_end(interaction, items)
+        return self._score_all(interests.user, item_seq, row, step, items)
 
     def encode(self, interaction: Any) -> Encoded:
         """Read the histories of a batch, for `score_range`."""
-        item_seq = interaction[self.ITEM_SEQ]
-        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        user = self._at_the_end(item_seq, interaction, items, row, step).user
+        interests, item_seq, row, step = self._at_the_end(interaction, items)
+        user = interests.user
         query, item, value = self._repeat_pairs(user, item_seq, row, step)
         item, order = item.sort()
         return Encoded(user, items, item, query[order], value[order].to(user.dtype))
@@ -204,11 +201,9 @@ class LSTI(SequentialRecommender):
 
         The parts sum to `full_sort_predict` to float precision, for every fusion: nothing non-linear follows the sum.
         """
-        item_seq = interaction[self.ITEM_SEQ]
-        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         items = self.items()
-        interests = self._at_the_end(item_seq, interaction, items, row, step)
-        zeros = items.vectors.new_zeros(len(row), self.n_items)
+        interests, item_seq, row, step = self._at_the_end(interaction, items)
+        zeros = items.vectors.new_zeros(len(interests.user), self.n_items)
         repeat = zeros
         if self.repeat is not None:
             repeat = self.repeat.add_to(zeros, interests.user, item_seq, row, step)
@@ -329,11 +324,13 @@ class LSTI(SequentialRecommender):
         self.carried[0] = 0
         return outputs
 
-    def _at_the_end(self, item_seq: Tensor, interaction: Any, items: Items, row: Tensor, step: Tensor) -> Interests:
-        """The interests at the last step of each row, every part (B, H)."""
+    def _at_the_end(self, interaction: Any, items: Items) -> tuple[Interests, Tensor, Tensor, Tensor]:
+        """The interests at the last step of each row, every part (B, H); the items, rows and steps they belong to."""
+        item_seq = interaction[self.ITEM_SEQ]
+        row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         if self.carries and item_seq.shape[1] > self.piece:
-            return read_in_pieces(self, item_seq, interaction, items, step)
-        return self.forward(item_seq, interaction, items).at(row, step)
+            return read_in_pieces(self, item_seq, interaction, items, step), item_seq, row, step
+        return self.forward(item_seq, interaction, items).at(row, step), item_seq, row, step
 
     def _repeat_pairs(
         self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_lsti._version import __version__
 from recbole_lsti.benchmark import results
 from recbole_lsti.benchmark.cell import failed
+from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import View
-
-PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "dask", "distributed")
 
 
 class Options(NamedTuple):
@@ -140,44 +134,3 @@ def write_environment(folder: Path, options: Options) -> None:
     here = {**environment(), "executor": options.executor, "jobs": options.jobs}
     here["threads"] = options.threads or int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     results.write_whole(path, results.to_json({**here, "earlier": earlier}, indent=2) + "\n")
-
-
-def environment() -> dict[str, Any]:
-    """Return versions, machine and commit of what runs."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "recbole_lsti": __version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": versions,
-        "system": platform.platform(),
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "gpu": gpu,
-        "commit": _commit(),
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that the package lies in, with `+changes` where files differ; None: no checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run([*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

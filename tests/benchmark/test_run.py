@@ -19,7 +19,8 @@ import yaml
 from conftest import random_rows, write_inter
 
 from benchmark.conftest import SETTINGS
-from recbole_lsti.benchmark.execute import Options, environment, run_plan
+from recbole_lsti.benchmark.environment import environment
+from recbole_lsti.benchmark.execute import Options, run_plan
 from recbole_lsti.benchmark.results import load_arrays, read_results
 from recbole_lsti.benchmark.tables import summarise
 from recbole_lsti.cli import main

@@ -73,7 +73,8 @@ def main(known: argparse.Namespace) -> int:
 
 
 def report(plan: Plan, lines: list[dict[str, Any]], folder: Path) -> None:
-    """Write the tables and the picture of a results folder, and print the board."""
+    """Write the tables, the picture and the page of a results folder, and print the board."""
+    from recbole_lsti.benchmark.page import write_page
     from recbole_lsti.benchmark.plot import draw
     from recbole_lsti.benchmark.tables import summarise, write_tables
 
@@ -84,6 +85,7 @@ def report(plan: Plan, lines: list[dict[str, Any]], folder: Path) -> None:
         draw(plan, rows, folder)
     except ImportError as error:  # the results are there all the same
         print(f"recbole-lsti: no picture: {error}", file=sys.stderr)
+    write_page(plan, rows, folder)
     print(f"results: {folder}")
 
 

@@ -21,11 +21,12 @@ from conftest import random_rows, write_inter
 from benchmark.conftest import SETTINGS
 from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.expect import read_expected, regressions
 from recbole_lsti.benchmark.results import load_arrays, read_results
 from recbole_lsti.benchmark.tables import summarise
 from recbole_lsti.cli import main
 
-OUTPUT = {"summary.csv", "table.md", "table.tex", "comparison.png", "comparison.svg"}
+OUTPUT = {"summary.csv", "table.md", "table.tex", "comparison.png", "comparison.svg", "report.md", "expect.yaml"}
 RESOLVED = {"plan.yaml", "fingerprint.json", "environment.json", "results.jsonl", "cells"}
 BROKEN = {"broken": {"model": "NARM", "train_mode": "sequence"}}  # NARM is not causal: refused when it is built
 # trains for some seconds, so that it can be met alive
@@ -85,6 +86,26 @@ def test_a_run_writes_the_whole_folder(place, capsys):
     assert float(rows["LSTI"]["unseen:ndcg@10_mean"]) == pytest.approx(np.mean(values))
     assert float(rows["LSTI"]["unseen:ndcg@10_sd"]) == pytest.approx(np.std(values, ddof=1))
     assert rows["KSR"]["unseen:ndcg@10_mean"] == ""
+    check_page(out, found.lines)
+
+
+def check_page(out: Path, lines: dict[str, Any]) -> None:
+    page = (out / "report.md").read_text(encoding="utf-8")
+    assert (out / "table.md").read_text(encoding="utf-8") in page
+    tests = page.partition("## LSTI against each other row")[2].partition("##")[0]
+    assert [line.split("|")[2:4] for line in tests.splitlines() if "tiny, loo" in line] == [
+        [" Markov ", " raw "],
+        [" Markov ", " unseen "],
+    ]
+    assert "recbole-lsti benchmark plan.yaml --jobs 1" in page
+    assert "hidden_size: 8\n" in page.partition("<details>")[2]
+    expected = read_expected(out / "expect.yaml")
+    assert [(each.variant, each.metric) for each in expected] == [
+        (variant, f"{ranking}.ndcg@10") for variant in ("LSTI", "Markov") for ranking in ("unseen", "raw")
+    ]
+    assert regressions(expected, lines.values()) == []
+    worse = [each._replace(value=each.value + each.tolerance + 0.01) for each in expected]
+    assert len(regressions(worse, lines.values())) == len(expected)
 
 
 def check_cell(out: Path, line: dict[str, Any]) -> None:

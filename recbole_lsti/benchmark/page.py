@@ -1,0 +1,110 @@
+"""The page of a results folder: what came of a plan, whether the differences hold, where it ran, how to repeat it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_lsti.benchmark.plan import Plan
+from recbole_lsti.benchmark.results import write_whole
+from recbole_lsti.benchmark.tables import RANKINGS, main_metric
+
+SEED_SPREADS = 3  # a figure is expected within so many standard deviations of its seeds
+
+
+def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write report.md, from table.md and the cells' files, and expect.yaml.
+
+    Args:
+        plan: the plan.
+        rows: the board, as `tables.summarise` returns it.
+        folder: the results folder.
+    """
+    parts = [
+        f"# {', '.join(plan.datasets)}: {len(plan.variants)} models compared\n",
+        (folder / "table.md").read_text(encoding="utf-8"),
+        "![the metric against seconds of training](comparison.png)\n" if (folder / "comparison.png").exists() else "",
+        *_tests(plan, folder),
+        *_place(folder),
+        *_settings(plan, folder),
+    ]
+    write_whole(folder / "report.md", "\n".join(part for part in parts if part))
+    write_whole(folder / "expect.yaml", yaml.safe_dump({"expect": list(figures(plan, rows))}, sort_keys=False))
+
+
+def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The main metric of each row as an expected figure of both rankings, for a rerun to be held against.
+
+    The tolerance is SEED_SPREADS standard deviations over seeds; of one seed, half the 95 % interval over users.
+    """
+    metric = main_metric(plan)
+    for row in rows:
+        for ranking in RANKINGS:
+            stem = f"{ranking}:{metric}"
+            mean, sd, low, high = (row.get(f"{stem}_{part}") for part in ("mean", "sd", "low", "high"))
+            if mean is None:
+                continue
+            spread = SEED_SPREADS * sd if sd is not None else (high - low) / 2 if low is not None else 0.0
+            yield {
+                **{key: row[key] for key in ("variant", "dataset", "split")},
+                **{"metric": f"{ranking}.{metric}", "value": round(mean, 5), "tolerance": round(spread, 5)},
+                "direction": "both",
+            }
+
+
+def _tests(plan: Plan, folder: Path) -> list[str]:
+    """The first model of the plan against every other row: paired over users, corrected."""
+    try:
+        from recbole_lsti.benchmark.compare import Options, compare
+        from recbole_lsti.benchmark.sides import open_sides
+    except ModuleNotFoundError:  # statsmodels: the page stands without the tests
+        return []
+    first, metric = plan.variants[0].name, main_metric(plan)
+    try:
+        found = compare(open_sides([str(folder)])[0], None, Options(baseline=[first], metrics=[metric]))
+    except (ValueError, FileNotFoundError):  # no values of users, or no second row
+        return []
+    read = (
+        f"{metric}, difference of means over users (that row - {first}), 95 % interval, and the larger of the "
+        "p values of Wilcoxon's test and the paired t test, Holm-corrected over this table.\n"
+    )
+    lines = [
+        f"## {first} against each other row\n",
+        read,
+        f"| data set | row | ranking | row - {first} | p | better |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for row in found.rows:
+        change = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        p = max(row["p_wilcoxon_holm"], row["p_t_holm"])
+        where = f"{row['dataset']}, {row['split']}"
+        lines.append(f"| {where} | {row['a']} | {row['ranking']} | {change} | {p:.2g} | {row['verdict']} |")
+    return ["\n".join(lines) + "\n"]
+
+
+def _place(folder: Path) -> list[str]:
+    """Machine, versions, and the command."""
+    here = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items() if version)
+    machine = f"{here['cpu']}, {here['cores']} cores, {here['jobs']} at a time with {here['threads']} threads each"
+    commit = here["commit"] or "unknown"
+    return [
+        "## Where and how\n",
+        f"{machine}; GPU: {here['gpu'] or 'none'}. {versions}; commit {commit}; begun {here['started']}.\n",
+        f"```\nrecbole-lsti benchmark plan.yaml --jobs {here['jobs']} --output board --expect expect.yaml\n```\n",
+    ]
+
+
+def _settings(plan: Plan, folder: Path) -> list[str]:
+    """The plan, and every resolved setting of the first model's first cell."""
+    parts = ["## Settings\n", f"plan.yaml:\n\n```yaml\n{yaml.safe_dump(plan.plain(), sort_keys=False)}```\n"]
+    for cell in plan.cells()[:1]:
+        path = folder / "cells" / cell.id / "config.yaml"
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            parts.append(f"<details><summary>All settings of {cell.id}</summary>\n\n```yaml\n{text}```\n\n</details>\n")
+    return parts

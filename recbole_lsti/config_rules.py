@@ -90,6 +90,7 @@ LSTI_RULES = {
     "short_window": _COUNT,
     "hidden_dropout_prob": _SHARE,
     "attn_dropout_prob": _SHARE,
+    "item_init": _one_of("cooccurrence", "random"),
     "initializer_range": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
     "short_seconds": _SECONDS,
     "session_gap": _SECONDS,

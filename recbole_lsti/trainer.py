@@ -281,8 +281,10 @@ class LSTITrainer(PortableTrainer):
     """Trains LSTI: RecBole's loop with a learning rate that rises over `warmup_share` of the steps and then falls.
 
     It falls linearly to `learning_rate_end`. The rate depends on the epoch and the place in it alone, so that a resumed
-    run goes on with the same one. Sparse gradients are followed lazily, see optimisation.LazyRows. With
-    `ema_decay` the model holds its averaged weights whenever no epoch is running. With `compile` the loss is compiled.
+    run goes on with the same one. With `item_init: cooccurrence` the first epoch begins by counting where the items'
+    vectors start, see data.cooccurrence; that is part of the training's time. Sparse gradients are followed lazily, see
+    optimisation.LazyRows. With `ema_decay` the model holds its averaged weights whenever no epoch is running. With
+    `compile` the loss is compiled.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -295,6 +297,8 @@ class LSTITrainer(PortableTrainer):
         self._compiled = torch.compile(model.calculate_loss, dynamic=True) if config["compile"] else None
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
+        if epoch_idx == 0 and self.config["item_init"] == "cooccurrence":
+            self._start_items(train_data._dataset)
         done = 0
 
         def after_step(*_: Any) -> None:
@@ -312,6 +316,14 @@ class LSTITrainer(PortableTrainer):
         finally:
             hook.remove()
             self._exchange_weights()
+
+    def _start_items(self, dataset: Any) -> None:
+        began = time.monotonic()
+        vectors = dataset.item_vectors(self.config["hidden_size"], self.config["seed"]).to(self.device)
+        if not self.config["single_spec"]:  # machines may differ in the last digit, and weights must not
+            torch.distributed.broadcast(vectors, 0)
+        self.model.start_items(vectors)
+        self.logger.info(f"items start from their co-occurrence, counted in {time.monotonic() - began:.2f} s")
 
     def _exchange_weights(self) -> None:
         if self.averaged is not None:

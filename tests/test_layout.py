@@ -20,7 +20,7 @@ LIGHT_ROOMS = ("recbole_lsti.errors", "recbole_lsti._version")
 ALLOWED = {
     "model": ("torch", "recbole.model", "recbole.utils", "recbole_lsti.model"),
     "data": (
-        *("numpy", "pandas", "scipy", "psutil", "torch"),
+        *("numpy", "pandas", "scipy", "sklearn", "psutil", "torch"),
         *("recbole.data", "recbole.sampler", "recbole.utils", "recbole_lsti.data"),
     ),
     "evaluation": (

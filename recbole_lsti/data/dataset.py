@@ -12,6 +12,7 @@ from recbole.utils import FeatureType
 
 from recbole_lsti.data import snapshot
 from recbole_lsti.data.cache import Cache, entry_name
+from recbole_lsti.data.cooccurrence import item_vectors
 from recbole_lsti.data.events import EXACT_TIME, Events, HistoryRows
 from recbole_lsti.data.fields import InputColumns
 from recbole_lsti.data.grouping import positions
@@ -137,12 +138,29 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
         row, step = items.nonzero(as_tuple=True)
         return row, items[row, step]
 
+    def item_vectors(self, width: int, seed: int) -> torch.Tensor:
+        """Return (N, width) float32 vectors of deviation 1, alike where items stand near each other in the rows.
+
+        Items that stand near no other have zeros. See data.cooccurrence.
+        """
+        rows = self.inter_feat
+        if isinstance(rows, HistoryRows):
+            events = np.flatnonzero(rows.occurring())
+            items, user = rows.events.columns[self.iid_field].numpy()[events], rows.events.first[events]
+            begins = np.r_[True, user[1:] != user[:-1]][: len(user)]
+            first = np.maximum.accumulate(np.where(begins, np.arange(len(user)), 0))
+        else:  # what stands before the target, and the target: every other pair would be counted in many rows
+            last = rows[self.item_id_list_field][torch.arange(len(rows)), rows[self.item_list_length_field] - 1]
+            items = torch.stack([last, rows[self.iid_field]], dim=1).flatten().numpy()
+            first = np.repeat(np.arange(0, len(items), 2), 2)
+        return torch.from_numpy(item_vectors(items, first, self.item_num, width, seed))
+
     def occurring(self) -> torch.Tensor:
         """Return which items are among the targets and histories of the rows, (N,) bool."""
         rows = self.inter_feat
         found = torch.zeros(self.item_num, dtype=torch.bool)
         if isinstance(rows, HistoryRows):
-            found[rows.occurring(self.iid_field)] = True
+            found[rows.events.columns[self.iid_field][torch.from_numpy(rows.occurring())]] = True
         else:
             found[rows[self.iid_field]] = True
             found[rows[self.item_id_list_field].flatten()] = True

@@ -218,13 +218,13 @@ class HistoryRows(Interaction):
         event = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row]
         return torch.from_numpy(row), self.events.columns[field][torch.from_numpy(event)]
 
-    def occurring(self, field: str) -> Tensor:
-        """Return the values of all events that are a row's target or in its uncut history, each event once, (S,)."""
+    def occurring(self) -> np.ndarray:
+        """(E,) bool, whether an event is the target of a row or in its uncut history."""
         targets = self._targets
         change = np.zeros(len(self.events.first) + 1, dtype=np.int64)
         np.add.at(change, self.events.first[targets], 1)
         np.add.at(change, targets + 1, -1)
-        return self.events.columns[field][torch.from_numpy(np.cumsum(change[:-1]) > 0)]
+        return np.cumsum(change[:-1]) > 0
 
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
         """Sort the rows in place, stably; by the time field means by exact time, not by its float32 view."""

@@ -22,6 +22,8 @@ from recbole_lsti.model.losses import Proposal, bce, bpr, cross_entropy, gbce_be
 from recbole_lsti.model.repeat import Earlier, RepeatTerm
 from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
+START_DEVIATION = 0.05  # of counted vectors: more than at random, for they are worth keeping
+
 
 class Interests(NamedTuple):
     """What the branches say at every step; `long + short` is the user vector that scores the items.
@@ -129,6 +131,12 @@ class LSTI(SequentialRecommender):
         # with carry_state: what the long branch has left for the next window, by number; 0 is nothing, and stays zero
         self.register_buffer("carried", torch.zeros(1, config["n_layers"], 2, H), persistent=False)
         self.apply(lambda module: _initialise(module, config["initializer_range"]))
+
+    @torch.no_grad()
+    def start_items(self, vectors: Tensor) -> None:
+        """Start the items' embeddings from vectors, (N, H) of deviation 1; those of zeros keep their random start."""
+        there = vectors.any(dim=1)
+        self.item_embedding.weight[there] = START_DEVIATION * vectors[there]
 
     # ---- what RecBole calls ------------------------------------------------------------------------------------
 

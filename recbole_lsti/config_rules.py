@@ -108,6 +108,7 @@ LSTI_RULES = {
     "time_bias": _SWITCH,
     "repeat_term": _SWITCH,
     "carry_state": _SWITCH,
+    "cascade": _SWITCH,
     "long_excludes_short": _SWITCH,
     "pad_to_longest": _SWITCH,
     "time_gaps": _SWITCH,
@@ -145,6 +146,10 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
     if is_lsti and final["long_excludes_short"] and final["fusion"] in ("long", "short"):
         raise ValueError(
             f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
+        )
+    if is_lsti and final["long_excludes_short"] and final["cascade"]:
+        raise ValueError(
+            "cascade (True) must be False where long_excludes_short is True: the parts would not be disjoint"
         )
     if is_lsti and final["twin"] is not None:
         for key, value in (

@@ -83,6 +83,7 @@ def what_is_trained(config: LSTIConfig) -> tuple[dict, float]:
 
 EXACT = [
     *({"fusion": fusion} for fusion in FUSIONS),
+    {"cascade": True},
     {"loss_type": "BPR"},
     {"n_layers": 3, "short_window": 6},
     {"long_excludes_short": True},

@@ -114,6 +114,17 @@ def test_seconds_and_sessions_bound_the_short_part(limit, time):
         assert (moved > 1e-4) == (step >= 3), step
 
 
+@pytest.mark.parametrize("cascade", [False, True])
+@torch.no_grad()
+def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(cascade):
+    model, item_seq = make_model(cascade=cascade, short_window=5), random_sequences(2, 12)
+    events = model.embed(item_seq, {}, model.items())
+    read = model.long_branch(events) if cascade else events
+    interests = model.forward(item_seq, {})
+    short = (1 - interests.gate) * model.fusion.short_norm(model.short_branch(read, None))
+    torch.testing.assert_close(interests.short, short)
+
+
 @torch.no_grad()
 def test_the_long_branch_can_leave_the_short_part_out():
     model = make_model(long_excludes_short=True, repeat_term=False, short_window=5)

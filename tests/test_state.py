@@ -13,6 +13,8 @@ from recbole_lsti.model.state import State
 
 SETTINGS = [
     *({"fusion": fusion} for fusion in FUSIONS),
+    {"cascade": True},
+    {**ALL_TIME, "cascade": True, "n_layers": 3},
     {"n_layers": 1, "short_window": 1},
     {"n_layers": 3, "short_window": 8},
     {"n_layers": 2, "short_window": 30},

@@ -115,6 +115,7 @@ class LSTI(SequentialRecommender):
         kinds: dict[str, Callable[[Any], LongBranch | ShortBranch]] = {"long": _long_branch, "short": _short_branch}
         self.long_branch = kinds[self.twin or "long"](config) if self.fusion_type != "short" else None
         self.short_branch = kinds[self.twin or "short"](config) if self.fusion_type != "long" else None
+        self.cascade = bool(config["cascade"]) and self.fusion_type != "short"  # which has no long branch to read
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
@@ -294,10 +295,13 @@ class LSTI(SequentialRecommender):
         """
         events = self.embed(item_seq, interaction, items or self.items())  # (B, L, H)
         long = short = None
+        recent = events  # what the short branch reads
         if self.long_branch is not None:
-            long = _delay(self._read(self.long_branch, events, interaction), self.long_lag)
+            long = self._read(self.long_branch, events, interaction)
+            recent = long if self.cascade else events
+            long = _delay(long, self.long_lag)
         if self.short_branch is not None:
-            short = self._read(self.short_branch, events, interaction)
+            short = self._read(self.short_branch, recent, interaction)
         return self._drop_branches(self.fusion(long, short, events))
 
     def _drop_branches(self, interests: Interests) -> Interests:

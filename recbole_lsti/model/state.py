@@ -109,10 +109,12 @@ def first_state(model: Any, batch_size: int) -> State:
 def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tensor | None) -> State:
     """The state after one more event of each user; see `LSTI.step`. `event` is (B, H), the embedded event."""
     long = short = None
+    recent = event
     if model.long_branch is not None:
         now, hidden = model.long_branch.resume(event[:, None], state.long)
         delayed = torch.cat([state.delayed, now], dim=1)  # (B, lag + 1, H)
         long = delayed[:, 0]
+        recent = now[:, 0] if model.cascade else event
         state = state._replace(long=hidden, delayed=delayed[:, 1:])
     times = None
     if model.needs_time and time is not None:
@@ -120,7 +122,7 @@ def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tens
         state = state._replace(time=times[:, 1:])
     if model.short_branch is not None:
         times = times[:, -1 - state.short.shape[2] :] if times is not None and model.short_branch.needs_time else None
-        short, kept = model.short_branch.step(event, state.short, state.n_events, times)
+        short, kept = model.short_branch.step(recent, state.short, state.n_events, times)
         state = state._replace(short=kept)
     user = model.fusion(long, short, event).user
     return state.note(item)._replace(user=user, n_events=state.n_events + 1)
@@ -139,35 +141,41 @@ def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, items: Any, l
         Interests: every part (B, H).
     """
     long = short = None
-    if model.long_branch is not None:
-        long = _long_at(model, item_seq, interaction, items, last)[:, None]
     # the short branch sees no more than its window
     width = min(item_seq.shape[1], 1 if model.short_branch is None else model.short_branch.window)
     begin = (last + 1 - width).clamp(min=0)
     steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
     row, end = torch.arange(len(last), device=last.device), last - begin
     events = model.embed(item_seq, interaction, items, (row[:, None], steps))
+    recent = events
+    if model.long_branch is not None:
+        wanted = steps if model.cascade else (last - model.long_lag)[:, None]
+        found = _long_at(model, item_seq, interaction, items, last, wanted)
+        recent = found if model.cascade else events
+        long = found[row, end][:, None] if model.cascade else found
     if model.short_branch is not None:
         time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
-        short = model.short_branch(events, time)[row, end][:, None]
+        short = model.short_branch(recent, time)[row, end][:, None]
     return model.fusion(long, short, events[row, end][:, None]).at(row, torch.zeros_like(row))
 
 
-def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor) -> Tensor:
-    """(B, H), the long branch's output that enters the score at each row's last step."""
+def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor, wanted: Tensor) -> Tensor:
+    """(B, K, H), the long branch's outputs at K wanted steps of each row, (B, K) int64; zeros below step 0.
+
+    The rows are read up to their last steps, (B,).
+    """
     weight = model.item_embedding.weight
     n_layers, H = len(model.long_branch.lstms), weight.shape[1]
-    found = weight.new_zeros(len(last), H)  # before the first step stand zeros
+    found = weight.new_zeros(*wanted.shape, H)
     state = weight.new_zeros(len(last), n_layers, 2, H)
-    wanted = last - model.long_lag
     for start in range(0, item_seq.shape[1], model.piece):
         row = (last >= start).nonzero().squeeze(1)
         events = model.embed(item_seq, interaction, items, (row, slice(start, start + model.piece)))
         y, end = model.long_branch.resume(events, state[row])
         state = state.index_put((row,), end)
         at = wanted[row] - start
-        here = (at >= 0) & (at < y.shape[1])
-        found = found.index_put((row[here],), y[here, at[here]])
+        which, column = ((at >= 0) & (at < y.shape[1])).nonzero(as_tuple=True)
+        found = found.index_put((row[which], column), y[which, at[which, column]])
     return found
 
 

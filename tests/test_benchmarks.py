@@ -1,0 +1,87 @@
+"""The programs behind the printed numbers run, and print what they promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_lsti.config import LSTIConfig
+from recbole_lsti.data import create_dataset
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks/ is part of a checkout alone")
+
+
+def run(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+# ---- prepare.py ---------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def publishers(tmp_path: Path) -> Path:
+    """Two of the publishers' folders, in small: a table with titles, and a log with a cut line."""
+    rows = [f"u{user}\ti{user * step % 5}\t{1_300_000_000 - step}" for user in range(1, 7) for step in range(1, 7)]
+    write(tmp_path / "tables/steam/interactions.tsv", "user_id\titem_id\ttimestamp\n" + "\n".join(rows) + "\n")
+    write(tmp_path / "tables/steam/items.tsv", "item_id\ttitle\ni1\tThe First\n")
+    events = [f"1,{item},7,pv,1511539300" for item in range(200)]
+    write(tmp_path / "raw/taobao/UserBehavior.csv", "\n".join([*events, "1,2,7,pv,1511539999", "1,2,7"]) + "\n")
+    return tmp_path
+
+
+def test_prepare_writes_what_recbole_reads_and_tells_what_is_left_aside(publishers, tmp_path):
+    done = run("prepare.py", "--data", publishers, "--output", tmp_path / "root", "steam", "taobao")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == ["users", "items", "rows", "seconds"]
+    assert lines[1][:4] == ["steam", "6", "5", "36"]
+    assert lines[2][:4] == ["taobao", "1", "200", "201"]
+    assert done.stdout.rstrip().endswith("in taobao.rejects.tsv: 1 (3 columns where there must be 5)")
+    dataset = create_dataset(LSTIConfig("LSTI", "steam", config_dict={"data_path": str(tmp_path / "root")}))
+    assert len(dataset.inter_feat) == 36
+    assert (tmp_path / "root/steam/steam.item").read_text(encoding="utf-8").splitlines()[1] == "i1\tThe First"
+
+
+def test_prepare_tells_mistakes_in_one_line(publishers, tmp_path):
+    root = tmp_path / "root"
+    assert "NAME (steem) must be one of ml-1m" in run("prepare.py", "--data", publishers, "steem", code=2).stderr
+    done = run("prepare.py", "--data", publishers, "--output", root, "ml-1m", code=2)
+    assert done.stderr.startswith("prepare: data set ml-1m must find one of ratings.dat")
+    run("prepare.py", "--data", publishers, "--output", root, "steam")
+    again = run("prepare.py", "--data", publishers, "--output", root, "steam", code=2)
+    assert "--overwrite replaces it" in again.stderr
+    run("prepare.py", "--data", publishers, "--output", root, "steam", "--overwrite")
+
+
+@pytest.mark.slow
+def test_prepare_makes_the_six_data_sets(tmp_path):
+    if "LSTI_DATA" not in os.environ:
+        pytest.skip("LSTI_DATA is unset: it names the folder of the publishers' files")
+    done = run("prepare.py", "--output", tmp_path)
+    kept = {}
+    for line in done.stdout.splitlines()[1:]:
+        name = line.split()[0]
+        found = create_dataset(LSTIConfig("LSTI", name, config_dict={"data_path": str(tmp_path)})).inter_feat
+        kept[name] = (found["user_id"].nunique(), found["item_id"].nunique(), len(found))
+    assert kept == {
+        "ml-1m": (6_040, 3_416, 999_611),
+        "amazon-beauty": (22_363, 12_101, 198_502),
+        "steam": (10_369, 3_593, 126_824),
+        "yoochoose-buys": (43_107, 4_659, 292_230),
+        "30music": (12_285, 9_968, 336_285),
+        "taobao": (774, 14_421, 43_435),
+    }
+    assert "35 (impossible timestamp), 1 (4 columns where there must be 5)" in done.stdout

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +88,52 @@ def test_prepare_makes_the_six_data_sets(tmp_path):
         "taobao": (774, 14_421, 43_435),
     }
     assert "35 (impossible timestamp), 1 (4 columns where there must be 5)" in done.stdout
+
+
+# ---- time_to_quality.py -------------------------------------------------------------------------------------------
+
+TINY = ("--hidden_size=8", "--inner_size=16", "--n_layers=1", "--train_batch_tokens=256", "--use_gpu=False")
+
+
+def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"epoch": epoch, "seconds": at, "valid_score": score} for epoch, (at, score) in enumerate(points)]
+
+
+@pytest.fixture
+def time_to_quality(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("time_to_quality")
+
+
+def test_the_mark_is_each_seed_s_own_and_the_first_time_counts(time_to_quality):
+    curves = {
+        "SASRec, prefix": [curve((100, 0.1), (200, 0.3), (300, 0.2)), curve((100, 0.2), (200, 0.1), (300, 0.5))],
+        "SASRec, sequence": [curve((10, 0.2), (20, 0.2)), curve((10, 0.1), (20, 0.2))],
+        "LSTI": [curve((5, 0.1), (10, 0.3), (15, 0.2), (20, 0.4)), curve((5, 0.5), (10, 0.4))],
+    }
+    table = time_to_quality.summary(curves)
+    prefix, sequence, lsti = (table[side] for side in curves)
+    assert (prefix["seconds_to_mark"], prefix["times_sooner"], prefix["best"]) == (250, 1.0, 0.4)
+    assert (sequence["seconds_to_mark"], sequence["times_sooner"], sequence["reached"]) == (None, None, 0)
+    assert (lsti["seconds_to_mark"], lsti["times_sooner"], lsti["reached"]) == (7.5, 250 / 7.5, 2)
+    assert (lsti["epochs_to_mark"], lsti["seconds_to_best"], lsti["seconds_an_epoch"]) == ([2, 1], 12.5, 5)
+
+
+@pytest.mark.slow
+def test_time_to_quality_trains_every_side_in_turn(tiny, tmp_path):
+    (tmp_path / "lsti.yaml").write_text("epochs: 3\nshort_window: 4\n", encoding="utf-8")
+    out = tmp_path / "out.json"
+    flags = ["--dataset", "tiny", f"--data_path={tiny}", "--epochs", 2, "--lsti-config", tmp_path / "lsti.yaml"]
+    done = run("time_to_quality.py", *flags, *TINY, "--output", out)
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert {side: [len(each) for each in curves] for side, curves in record["curves"].items()} == {
+        "SASRec, prefix": [2],
+        "SASRec, sequence": [2],
+        "LSTI": [3],
+    }
+    assert record["table"]["SASRec, prefix"]["reached"] == 1
+    assert record["table"]["SASRec, prefix"]["times_sooner"] == 1.0
+    assert record["machine"]
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("SASRec", "LSTI"))]
+    assert len(rows) == 3
+    assert "up to an epoch later" in done.stdout

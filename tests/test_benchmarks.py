@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
@@ -137,3 +140,28 @@ def test_time_to_quality_trains_every_side_in_turn(tiny, tmp_path):
     rows = [line for line in done.stdout.splitlines() if line.startswith(("SASRec", "LSTI"))]
     assert len(rows) == 3
     assert "up to an epoch later" in done.stdout
+
+
+# ---- profile_step.py ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--config_files", "LSTI-sparse", "--n_negatives=16")])
+def test_profile_step_takes_any_data_and_settings(tiny, more):
+    flags = ["--dataset", "tiny", f"--data_path={tiny}", "--steps", 2, "--rows", 5, *TINY, "--short_window=4", *more]
+    out = run("profile_step.py", *flags).stdout
+    assert re.search(r"^2 steps of [\d.]+ ms, [\d,]+ targets a second$", out, flags=re.MULTILINE)
+    share = re.search(r"^matrix products: ([\d.]+) of ([\d.]+) GFLOP/s, \d+ % of the machine's$", out, re.MULTILINE)
+    assert share is not None
+    assert float(share[1]) < float(share[2])
+    assert "Self CPU" in out
+
+
+def test_the_products_inside_the_lstm_kernel_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    profile_step = importlib.import_module("profile_step")
+    H, B, L = 8, 3, 5
+    network = torch.nn.LSTM(H, H, batch_first=True)
+    steps = torch.randn(B, L, H, requires_grad=True)
+    trainer = SimpleNamespace(_train_epoch=lambda batches, _: [network(batch)[0].sum().backward() for batch in batches])
+    forward = 2 * B * L * (4 * H * H + 4 * H * H)
+    assert profile_step.matrix_product_flops(trainer, [steps]) == 3 * forward  # backward: for the input and the weights

@@ -43,7 +43,8 @@ def main() -> None:
     from recbole_lsti.runner import build
     from recbole_lsti.trainer import trainer_class
 
-    config = LSTIConfig("LSTI", known.dataset, known.config_files.split(), parse_settings(rest))
+    given = {**parse_settings(rest), "item_init": "random"}  # to count where items start is part of no step
+    config = LSTIConfig("LSTI", known.dataset, known.config_files.split(), given)
     _, (train_data, _, _), model = build(config)
     config["checkpoint_dir"] = "."  # where RecBole's trainers would make a folder, and nothing is written
     with tensorboard_folder(None):

@@ -1,15 +1,19 @@
 """Where the time of LSTI's training steps goes, and what share of the machine's matrix-product rate they reach.
 
     python benchmarks/profile_step.py --dataset ml-100k --train_batch_tokens=2048
+    python benchmarks/profile_step.py --dataset amazon-beauty --data_path=dataset --config_files LSTI-sparse
 
-Trains for some steps, times them, then profiles as many more. The machine's rate is measured in the same process on
-square matrices; the step's own work is the floating-point operations of its matrix products, counted by torch on the
-same batches, forward and backward. Any setting may follow as --key=value.
+Trains for some steps as `recbole-lsti train` does, times them, then profiles as many more. The machine's rate is that
+of a large product of square float32 matrices, measured in the same process with the same threads. The steps' own work
+is the floating-point operations of their matrix products, forward and backward, counted by torch on the same batches;
+those inside the processor's LSTM kernel, which torch leaves out, are added. A GPU's LSTM is not in it. Any setting may
+follow as --key=value.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from itertools import islice
@@ -22,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
 from recbole_lsti.cli import parse_settings
+from recbole_lsti.compat import tensorboard_folder
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.memory import keep_freed_memory
 
@@ -30,50 +35,62 @@ def main() -> None:
     """Print seconds, targets a second, the share of the machine's rate, and the operators that cost most."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--config_files", default="", help="YAML files of settings or profiles, separated by blanks")
     parser.add_argument("--steps", type=int, default=30, help="steps timed, and again profiled (default: 30)")
     parser.add_argument("--rows", type=int, default=25, help="operators shown (default: 25)")
     known, rest = parser.parse_known_args()
     keep_freed_memory()
-    config = LSTIConfig("LSTI", known.dataset, config_dict=parse_settings(rest))
-    from recbole.data import data_preparation
-    from recbole.utils import init_seed
+    from recbole_lsti.runner import build
+    from recbole_lsti.trainer import trainer_class
 
-    from recbole_lsti.data import create_dataset
-
-    init_seed(config["seed"], config["reproducibility"])
-    train_data, _, _ = data_preparation(config, create_dataset(config))
-    model = config.model_class(config, train_data._dataset).to(config["device"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
+    given = {**parse_settings(rest), "item_init": "random"}  # to count where items start is part of no step
+    config = LSTIConfig("LSTI", known.dataset, known.config_files.split(), given)
+    _, (train_data, _, _), model = build(config)
+    config["checkpoint_dir"] = "."  # where RecBole's trainers would make a folder, and nothing is written
+    with tensorboard_folder(None):
+        trainer = trainer_class(config)(config, model)
     batches = [batch.to(config["device"]) for batch in islice(iter(train_data), known.steps)]
-    train(model, optimizer, batches[:3])  # the first steps allocate
+    train(trainer, batches[:3])  # the first steps allocate
     started = time.perf_counter()
-    train(model, optimizer, batches)
+    train(trainer, batches)
     seconds = time.perf_counter() - started
     targets = sum(int((batch[model.target_field] > 0).sum()) for batch in batches)
-    with FlopCounterMode(display=False) as counter:
-        train(model, optimizer, batches)
-    rate = counter.get_total_flops() / seconds
     peak = matrix_product_rate(config["device"])
-    print(describe_machine())
+    rate = matrix_product_flops(trainer, batches) / seconds
+    settings = " ".join([*known.config_files.split(), *rest]) or "default settings"
+    print(f"{known.dataset}, {settings}; {describe_machine()}")
     print(f"{len(batches)} steps of {seconds / len(batches) * 1000:.1f} ms, {targets / seconds:,.0f} targets a second")
     print(f"matrix products: {rate / 1e9:.1f} of {peak / 1e9:.1f} GFLOP/s, {100 * rate / peak:.0f} % of the machine's")
     with profile(activities=[ProfilerActivity.CPU]) as watched:
-        train(model, optimizer, batches)
+        train(trainer, batches)
     print(watched.key_averages().table(sort_by="self_cpu_time_total", row_limit=known.rows, max_name_column_width=40))
 
 
-def train(model: Any, optimizer: torch.optim.Optimizer, batches: list[Any]) -> None:
+def train(trainer: Any, batches: list[Any]) -> None:
     """Do one optimiser step a batch."""
-    model.train()
-    for batch in batches:
-        optimizer.zero_grad()
-        model.calculate_loss(batch).backward()
-        optimizer.step()
+    trainer._train_epoch(batches, 0)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def matrix_product_rate(device: torch.device, size: int = 1024) -> float:
+def matrix_product_flops(trainer: Any, batches: list[Any]) -> int:
+    """Return the floating-point operations of the matrix products in a step a batch."""
+    ops = torch.ops.aten
+    kernels = {
+        ops.mkldnn_rnn_layer: lstm_flops,
+        ops.mkldnn_rnn_layer_backward: lambda *shapes, **named: 2 * lstm_flops(*shapes, **named),
+    }
+    with FlopCounterMode(display=False, custom_mapping=kernels) as counter:
+        train(trainer, batches)
+    return counter.get_total_flops()
+
+
+def lstm_flops(steps: torch.Size, of_input: torch.Size, of_state: torch.Size, *_: Any, **__: Any) -> int:
+    """Return the operations of one forward layer from shapes: (L, B, H) steps, (4H, H) weights of input and state."""
+    return 2 * steps[0] * steps[1] * (math.prod(of_input) + math.prod(of_state))
+
+
+def matrix_product_rate(device: torch.device, size: int = 2048) -> float:
     """Return the FLOP/s of float32 products of square matrices, the median of 7."""
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     seconds = []

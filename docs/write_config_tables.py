@@ -8,6 +8,7 @@ A line of a YAML file reads `key: default  # (type) reason`; the range comes fro
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def with_tables(page: str) -> str:
     """Return the page with every table between `<!-- table FILE -->` and `<!-- end -->` written anew."""
     return re.sub(
         r"(<!-- table (\S+) -->\n).*?(<!-- end -->)",
-        lambda found: found[1] + table(ROOT / found[2]) + found[3],
+        lambda found: found[1] + (folder_table if (ROOT / found[2]).is_dir() else table)(ROOT / found[2]) + found[3],
         page,
         flags=re.DOTALL,
     )
@@ -41,16 +42,35 @@ def table(path: Path) -> str:
     Raises:
         ValueError: if a key has no comment of the form `# (type) reason`.
     """
-    text = path.read_text(encoding="utf-8")
-    comments = {found["key"]: found for found in map(LINE.match, text.splitlines()) if found}
     rules = RULES | MARKOV_RULES | (LSTI_RULES if path.stem == "LSTI" else {})
     rows = ["| key | type | default | range | what for |", "|---|---|---|---|---|"]
+    for key, kind, value, reason in settings(path):
+        allowed = rules[key].text if key in rules else ""
+        rows.append(f"| `{key}` | {kind} | `{value}` | {allowed} | {reason} |")
+    return "\n".join(rows) + "\n"
+
+
+def folder_table(folder: Path) -> str:
+    """Return one table of all YAML files of a folder, each under its name.
+
+    Raises:
+        ValueError: if a key has no comment of the form `# (type) reason`.
+    """
+    rows = ["| name | key | value | why |", "|---|---|---|---|"]
+    for path in sorted(folder.glob("*.yaml")):
+        for key, _, value, reason in settings(path):
+            rows.append(f"| `{path.stem}` | `{key}` | `{value}` | {reason} |")
+    return "\n".join(rows) + "\n"
+
+
+def settings(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, value as it may be typed, and reason of each line of a YAML file."""
+    text = path.read_text(encoding="utf-8")
+    comments = {found["key"]: found for found in map(LINE.match, text.splitlines()) if found}
     for key, value in yaml.safe_load(text).items():
         if key not in comments:
             raise ValueError(f"{path.name}: {key} must have a comment: # (type) reason")
-        allowed = rules[key].text if key in rules else ""
-        rows.append(f"| `{key}` | {comments[key]['type']} | `{shown(value)}` | {allowed} | {comments[key]['reason']} |")
-    return "\n".join(rows) + "\n"
+        yield key, comments[key]["type"], shown(value), comments[key]["reason"]
 
 
 def shown(value: Any) -> str:

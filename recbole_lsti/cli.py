@@ -120,7 +120,9 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of RecBole's run_recbole.py."""
     parser.add_argument("--model", "-m", help="name of the model (default: of the config files, else LSTI)")
     parser.add_argument("--dataset", "-d", help="name of the data set (default: of the config files, else ml-100k)")
-    parser.add_argument("--config_files", help="YAML files of settings, separated by blanks; later ones win")
+    parser.add_argument(
+        "--config_files", help="YAML files or profiles (LSTI-sparse), separated by blanks; later ones win"
+    )
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument("--cache-dir", help="keep parsed data here for the next start (default: no cache)")
     cache.add_argument("--no-cache", action="store_true", help="use no cache, whatever cache_dir the settings name")

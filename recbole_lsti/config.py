@@ -56,7 +56,7 @@ class LSTIConfig(Config):
     Args:
         model (str | type | None): a sequential model's name or class; None: `model` of the files or the dict.
         dataset (str | None): the data set's name; None: `dataset` of the files or the dict.
-        config_file_list (list[str] | None): YAML files; later ones win.
+        config_file_list (list[str] | None): YAML files, or names of properties/profile; later ones win.
         config_dict (dict | None): wins over the files; strings in it are read as Python literals, never evaluated.
 
     The defaults come from RecBole's own YAML files and then from properties/: overall.yaml, model/<model>.yaml and
@@ -169,8 +169,20 @@ def external_settings(config_file_list: Iterable[str] | None, config_dict: Mappi
         raise TypeError(f"config_dict ({config_dict}) must be a dict")
     merged: dict[str, Any] = {}
     for name in config_file_list or []:
-        merged.update(_read_yaml(Path(name), YamlLoader))
+        merged.update(_read_yaml(_config_file(str(name)), YamlLoader))
     return {**merged, **(config_dict or {})}
+
+
+def _config_file(name: str) -> Path:
+    """Return a file by its path, or a profile of this package by its bare name; a file of that name wins."""
+    path = Path(name)
+    if path.exists() or path.suffix or path.name != name:
+        return path
+    profiles = {path.stem: path for path in sorted((properties_folder() / "profile").glob("*.yaml"))}
+    if name not in profiles:
+        hint = nearest(name, profiles)
+        raise FileNotFoundError(f"config file ({name}) must exist, or be one of {', '.join(profiles)}{hint}")
+    return profiles[name]
 
 
 def plain_config(config: Config) -> dict[str, Any]:

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import random_rows, write_inter
 from recbole.model import sequential_recommender
+from recbole.utils.argument_list import dataset_arguments
 
 from recbole_lsti.config import LSTIConfig, known_keys, needs_negatives, parse_literal, plain_config, properties_folder
 from recbole_lsti.config_rules import LSTI_RULES
+from recbole_lsti.data import create_dataset
 
 
 def config(**settings) -> LSTIConfig:
@@ -247,3 +250,60 @@ def test_models_that_read_item_attributes_get_them():
         "item": ["item_id", "release_year", "class"],
     }
     assert LSTIConfig("SASRec", "ml-100k")["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}
+
+
+# ---- what a data set is by its name, and profiles -----------------------------------------------------------------
+
+DATA_FILES = sorted((properties_folder() / "dataset").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", DATA_FILES, ids=lambda path: path.stem)
+def test_a_data_set_s_file_holds_data_settings_alone(path):
+    # keys of defaults are not refused, so that one of LSTI's would reach every model in silence
+    keys = set(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert keys <= set(dataset_arguments) - {"MAX_ITEM_LIST_LENGTH"}
+
+
+@pytest.mark.parametrize("model", ["LSTI", "SASRec", "Popularity"])
+@pytest.mark.parametrize(("name", "fewest_of_an_item"), [("ml-1m", 5), ("steam", 5), ("taobao", 2)])
+def test_a_data_set_is_filtered_by_its_name_for_every_model(tmp_path, model, name, fewest_of_an_item):
+    write_inter(tmp_path, name, random_rows(n_users=40, n_items=60))
+    settings = {"data_path": str(tmp_path), "use_gpu": False}
+    found = create_dataset(LSTIConfig(model, name, config_dict=settings)).inter_feat
+    assert found["user_id"].value_counts().min() >= 5
+    assert found["item_id"].value_counts().min() >= fewest_of_an_item
+    nothing = {"user_inter_num_interval": "null", "item_inter_num_interval": "null"}
+    everything = create_dataset(LSTIConfig(model, name, config_dict={**settings, **nothing})).inter_feat
+    assert len(everything) > len(found) > 0
+    assert everything["user_id"].value_counts().min() < 5
+
+
+def test_the_data_of_the_accuracy_work_have_files():
+    assert [path.stem for path in DATA_FILES] == sorted(
+        ["ml-1m", "amazon-beauty", "steam", "yoochoose-buys", "30music", "taobao"]
+    )
+
+
+def test_profiles_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sparse = LSTIConfig("LSTI", "ml-100k", ["LSTI-sparse"])
+    assert sparse["hidden_dropout_prob"] > config()["hidden_dropout_prob"]
+    assert LSTIConfig("LSTI", "ml-100k", ["LSTI-sparse"], {"hidden_dropout_prob": 0.1})["hidden_dropout_prob"] == 0.1
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"config file \(LSTI-spars\) must exist, or be one of LSTI-dense, LSTI-sparse \(did you mean LSTI-sparse",
+    ):
+        LSTIConfig("LSTI", "ml-100k", ["LSTI-spars"])
+    (tmp_path / "LSTI-sparse").write_text("hidden_size: 8\n", encoding="utf-8")  # a file of one's own wins
+    assert LSTIConfig("LSTI", "ml-100k", ["LSTI-sparse"])["hidden_size"] == 8
+
+
+def test_the_dense_profile_is_lsti_s_defaults():
+    dense = LSTIConfig("LSTI", "ml-100k", ["LSTI-dense"])
+    assert dense.external_config_dict
+    assert {key: value for key, value in dense.external_config_dict.items() if config()[key] != value} == {}
+
+
+def test_a_profile_of_lsti_is_refused_for_other_models():
+    with pytest.raises(ValueError, match=r"config key \(n_negatives\) must be one that is read"):
+        LSTIConfig("SASRec", "ml-100k", ["LSTI-sparse"])

@@ -1,0 +1,167 @@
+"""The programs behind the printed numbers run, and print what they promise."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_lsti.config import LSTIConfig
+from recbole_lsti.data import create_dataset
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks/ is part of a checkout alone")
+
+
+def run(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+# ---- prepare.py ---------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def publishers(tmp_path: Path) -> Path:
+    """Two of the publishers' folders, in small: a table with titles, and a log with a cut line."""
+    rows = [f"u{user}\ti{user * step % 5}\t{1_300_000_000 - step}" for user in range(1, 7) for step in range(1, 7)]
+    write(tmp_path / "tables/steam/interactions.tsv", "user_id\titem_id\ttimestamp\n" + "\n".join(rows) + "\n")
+    write(tmp_path / "tables/steam/items.tsv", "item_id\ttitle\ni1\tThe First\n")
+    events = [f"1,{item},7,pv,1511539300" for item in range(200)]
+    write(tmp_path / "raw/taobao/UserBehavior.csv", "\n".join([*events, "1,2,7,pv,1511539999", "1,2,7"]) + "\n")
+    return tmp_path
+
+
+def test_prepare_writes_what_recbole_reads_and_tells_what_is_left_aside(publishers, tmp_path):
+    done = run("prepare.py", "--data", publishers, "--output", tmp_path / "root", "steam", "taobao")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == ["users", "items", "rows", "seconds"]
+    assert lines[1][:4] == ["steam", "6", "5", "36"]
+    assert lines[2][:4] == ["taobao", "1", "200", "201"]
+    assert done.stdout.rstrip().endswith("in taobao.rejects.tsv: 1 (3 columns where there must be 5)")
+    dataset = create_dataset(LSTIConfig("LSTI", "steam", config_dict={"data_path": str(tmp_path / "root")}))
+    assert len(dataset.inter_feat) == 36
+    assert (tmp_path / "root/steam/steam.item").read_text(encoding="utf-8").splitlines()[1] == "i1\tThe First"
+
+
+def test_prepare_tells_mistakes_in_one_line(publishers, tmp_path):
+    root = tmp_path / "root"
+    assert "NAME (steem) must be one of ml-1m" in run("prepare.py", "--data", publishers, "steem", code=2).stderr
+    done = run("prepare.py", "--data", publishers, "--output", root, "ml-1m", code=2)
+    assert done.stderr.startswith("prepare: data set ml-1m must find one of ratings.dat")
+    run("prepare.py", "--data", publishers, "--output", root, "steam")
+    again = run("prepare.py", "--data", publishers, "--output", root, "steam", code=2)
+    assert "--overwrite replaces it" in again.stderr
+    run("prepare.py", "--data", publishers, "--output", root, "steam", "--overwrite")
+
+
+@pytest.mark.slow
+def test_prepare_makes_the_six_data_sets(tmp_path):
+    if "LSTI_DATA" not in os.environ:
+        pytest.skip("LSTI_DATA is unset: it names the folder of the publishers' files")
+    done = run("prepare.py", "--output", tmp_path)
+    kept = {}
+    for line in done.stdout.splitlines()[1:]:
+        name = line.split()[0]
+        found = create_dataset(LSTIConfig("LSTI", name, config_dict={"data_path": str(tmp_path)})).inter_feat
+        kept[name] = (found["user_id"].nunique(), found["item_id"].nunique(), len(found))
+    assert kept == {
+        "ml-1m": (6_040, 3_416, 999_611),
+        "amazon-beauty": (22_363, 12_101, 198_502),
+        "steam": (10_369, 3_593, 126_824),
+        "yoochoose-buys": (43_107, 4_659, 292_230),
+        "30music": (12_285, 9_968, 336_285),
+        "taobao": (774, 14_421, 43_435),
+    }
+    assert "35 (impossible timestamp), 1 (4 columns where there must be 5)" in done.stdout
+
+
+# ---- time_to_quality.py -------------------------------------------------------------------------------------------
+
+TINY = ("--hidden_size=8", "--inner_size=16", "--n_layers=1", "--train_batch_tokens=256", "--use_gpu=False")
+
+
+def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"epoch": epoch, "seconds": at, "valid_score": score} for epoch, (at, score) in enumerate(points)]
+
+
+@pytest.fixture
+def time_to_quality(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("time_to_quality")
+
+
+def test_the_mark_is_each_seed_s_own_and_the_first_time_counts(time_to_quality):
+    curves = {
+        "SASRec, prefix": [curve((100, 0.1), (200, 0.3), (300, 0.2)), curve((100, 0.2), (200, 0.1), (300, 0.5))],
+        "SASRec, sequence": [curve((10, 0.2), (20, 0.2)), curve((10, 0.1), (20, 0.2))],
+        "LSTI": [curve((5, 0.1), (10, 0.3), (15, 0.2), (20, 0.4)), curve((5, 0.5), (10, 0.4))],
+    }
+    table = time_to_quality.summary(curves)
+    prefix, sequence, lsti = (table[side] for side in curves)
+    assert (prefix["seconds_to_mark"], prefix["times_sooner"], prefix["best"]) == (250, 1.0, 0.4)
+    assert (sequence["seconds_to_mark"], sequence["times_sooner"], sequence["reached"]) == (None, None, 0)
+    assert (lsti["seconds_to_mark"], lsti["times_sooner"], lsti["reached"]) == (7.5, 250 / 7.5, 2)
+    assert (lsti["epochs_to_mark"], lsti["seconds_to_best"], lsti["seconds_an_epoch"]) == ([2, 1], 12.5, 5)
+
+
+@pytest.mark.slow
+def test_time_to_quality_trains_every_side_in_turn(tiny, tmp_path):
+    (tmp_path / "lsti.yaml").write_text("epochs: 3\nshort_window: 4\n", encoding="utf-8")
+    out = tmp_path / "out.json"
+    flags = ["--dataset", "tiny", f"--data_path={tiny}", "--epochs", 2, "--lsti-config", tmp_path / "lsti.yaml"]
+    done = run("time_to_quality.py", *flags, *TINY, "--output", out)
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert {side: [len(each) for each in curves] for side, curves in record["curves"].items()} == {
+        "SASRec, prefix": [2],
+        "SASRec, sequence": [2],
+        "LSTI": [3],
+    }
+    assert record["table"]["SASRec, prefix"]["reached"] == 1
+    assert record["table"]["SASRec, prefix"]["times_sooner"] == 1.0
+    assert record["machine"]
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("SASRec", "LSTI"))]
+    assert len(rows) == 3
+    assert "up to an epoch later" in done.stdout
+
+
+# ---- profile_step.py ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--config_files", "LSTI-sparse", "--n_negatives=16")])
+def test_profile_step_takes_any_data_and_settings(tiny, more):
+    flags = ["--dataset", "tiny", f"--data_path={tiny}", "--steps", 2, "--rows", 5, *TINY, "--short_window=4", *more]
+    out = run("profile_step.py", *flags).stdout
+    assert re.search(r"^2 steps of [\d.]+ ms, [\d,]+ targets a second$", out, flags=re.MULTILINE)
+    share = re.search(r"^matrix products: ([\d.]+) of ([\d.]+) GFLOP/s, \d+ % of the machine's$", out, re.MULTILINE)
+    assert share is not None
+    assert float(share[1]) < float(share[2])
+    assert "Self CPU" in out
+
+
+def test_the_products_inside_the_lstm_kernel_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    profile_step = importlib.import_module("profile_step")
+    H, B, L = 8, 3, 5
+    network = torch.nn.LSTM(H, H, batch_first=True)
+    steps = torch.randn(B, L, H, requires_grad=True)
+    trainer = SimpleNamespace(_train_epoch=lambda batches, _: [network(batch)[0].sum().backward() for batch in batches])
+    forward = 2 * B * L * (4 * H * H + 4 * H * H)
+    assert profile_step.matrix_product_flops(trainer, [steps]) == 3 * forward  # backward: for the input and the weights

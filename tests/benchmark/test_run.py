@@ -19,10 +19,12 @@ import yaml
 from conftest import random_rows, write_inter
 
 from benchmark.conftest import SETTINGS
+from recbole_lsti.benchmark.cell import main as run_cell
 from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.execute import Options, run_plan
 from recbole_lsti.benchmark.results import load_arrays, read_results
-from recbole_lsti.benchmark.tables import summarise
+from recbole_lsti.benchmark.tables import summarise, write_tables
+from recbole_lsti.benchmark.view import outcome
 from recbole_lsti.cli import main
 
 OUTPUT = {"summary.csv", "table.md", "table.tex", "comparison.png", "comparison.svg"}
@@ -107,6 +109,47 @@ def check_cell(out: Path, line: dict[str, Any]) -> None:
     assert {"history_length", "item_popularity", "new_user"} <= {group["feature"] for group in groups}
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["hidden_size"] == 8
     assert "training sequences" in (folder / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "broken"),
+    [
+        ("groups", "recbole_lsti.evaluation.groups.group_table"),
+        ("latency_ms", "recbole_lsti.benchmark.cell._latency_ms"),
+        ("user_metrics", "recbole_lsti.benchmark.cell.np.save"),
+        ("energy_kwh", "recbole_lsti.benchmark.energy._started"),
+    ],
+)
+def test_a_fault_beside_the_metrics_costs_that_alone(plan_of, meter, monkeypatch, lacking, broken):
+    def fail(path: Any = None, *args: Any, **kwargs: Any) -> None:
+        if lacking == "user_metrics":  # half an array, as a full disk leaves it
+            Path(path).write_bytes(b"half")
+        raise OSError("no space\nleft")
+
+    plan = plan_of(["GRU4Rec"])
+    (cell,) = plan.cells()
+    folder = Path("out/cells") / cell.id
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(json.dumps({"head": cell.head(), "settings": cell.settings}), encoding="utf-8")
+    monkeypatch.setattr(broken, fail)
+    assert run_cell([str(folder)]) == 0
+    line = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (line["status"], line["reason"]) == ("ok", None)
+    assert line["incomplete"] == {lacking: "OSError: no space left"}
+    assert line["unseen"]["hit@10"] > 0
+    assert line["cost"]["train_seconds"] > 0
+    assert (line["cost"]["latency_ms"] is None) == (lacking == "latency_ms")
+    assert (line["cost"]["energy_kwh"] is None) == (lacking == "energy_kwh")
+    assert (folder / "groups.json").exists() == (lacking != "groups")
+    assert (load_arrays("out", cell.id) is None) == (line["user_metrics"] == []) == (lacking == "user_metrics")
+    assert list(folder.glob("*.npy")) == [] or lacking != "user_metrics"
+    told = f"without {lacking}: OSError: no space left"
+    assert outcome(line) == f"ndcg@10 {line['unseen']['ndcg@10']:.4f}, {told}"
+    rows = summarise(plan, [line], Path("out"))
+    write_tables(plan, rows, Path("out"))
+    assert f"GRU4Rec lacks {lacking}: OSError: no space left\n" in Path("out/table.md").read_text(encoding="utf-8")
+    if lacking != "energy_kwh":
+        assert "no space" in (folder / "traceback.txt").read_text(encoding="utf-8")
 
 
 def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place):

@@ -85,14 +85,14 @@ def test_differences_of_fingerprints_are_told_in_words():
 
 
 def test_a_foreign_folder_is_refused(plan_of, tmp_path):
-    folder = tmp_path / "out"
+    folder, plan = tmp_path / "out", plan_of(["Markov"])
     folder.mkdir()
     (folder / "results.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"it has results\.jsonl, but no fingerprint\.json"):
-        results.open_folder(folder, plan_of(["Markov"]), resume=True)
+        results.open_folder(folder, plan, plan.cells(), resume=True)
     (folder / "fingerprint.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="must be JSON"):
-        results.open_folder(folder, plan_of(["Markov"]), resume=True)
+        results.open_folder(folder, plan, plan.cells(), resume=True)
 
 
 def test_one_run_at_a_time_holds_a_folder(tmp_path):

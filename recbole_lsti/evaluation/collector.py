@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recbole_lsti.errors import nearest
 from recbole_lsti.evaluation.chunks import Pairs, Ranked, Scores, ranked
+from recbole_lsti.evaluation.listed import Listed
 
 PER_EVALUATION = (
     "rec.topk",
@@ -120,7 +121,7 @@ class RankingCollector(Collector):
 
 def collect_rankings(
     collectors: Sequence[RankingCollector],
-    scores: Tensor | Scores,
+    scores: Tensor | Scores | Listed,
     interaction: Any,
     row: Tensor,
     item: Tensor,
@@ -130,7 +131,7 @@ def collect_rankings(
 
     Args:
         collectors: of the ranking of all items and, where `seen` is given, of the one without those.
-        scores: (B, N), used up where `seen` is given, or Scores.
+        scores: (B, N), used up where `seen` is given, or Scores; or Listed, which tell no ranks of targets (GAUC).
         interaction: the batch.
         row, item (Tensor): (P,) int64, the targets.
         seen: (row, item) pairs that do not compete, two (S,) int64 tensors.
@@ -140,7 +141,10 @@ def collect_rankings(
         scores = Scores.whole(scores)
     row, item = row.to(first.device), item.to(first.device)
     masks = [None] if seen is None else [None, Pairs(*seen, first.device)]
-    rankings = ranked(scores, row, item, max(first.topk), first.register.need("rec.meanrank"), masks)
+    if isinstance(scores, Listed):
+        rankings = scores.ranked(max(first.topk), masks)
+    else:
+        rankings = ranked(scores, row, item, max(first.topk), first.register.need("rec.meanrank"), masks)
     for collector, ranking in zip(collectors, rankings, strict=True):
         collector.keep(ranking, interaction, row, item)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recbole_lsti.evaluation.chunks import Scores
 from recbole_lsti.evaluation.collector import RankingCollector, collect_rankings
+from recbole_lsti.evaluation.listed import Listed
 
 
 class UserScores(NamedTuple):
@@ -47,7 +48,7 @@ class Rankings(NamedTuple):
 def rank(
     config: Any,
     collector: RankingCollector,
-    batches: Iterable[tuple[Any, Tensor | Scores, Tensor, Tensor]],
+    batches: Iterable[tuple[Any, Tensor | Scores | Listed, Tensor, Tensor]],
     seen: Callable[[int, int], tuple[Tensor, Tensor]],
 ) -> Rankings:
     """Collect scored batches and compute RecBole's metrics for both rankings.
@@ -55,8 +56,8 @@ def rank(
     Args:
         config: the resolved config; it names metrics and cut-offs.
         collector: what has done `data_collect(train_data)`; it is left as it is.
-        batches: (interaction, scores (B, N) or Scores, row of each positive (P,), item of each positive (P,)), in the
-            order of the evaluated rows; a table of scores is used up.
+        batches: (interaction, scores (B, N), Scores or Listed, row of each positive (P,), item of each positive (P,)),
+            in the order of the evaluated rows; a table of scores is used up.
         seen: for the evaluated rows start..stop, the (row, item) pairs of their whole histories, rows from 0.
     Returns:
         Rankings: plain floats, 0..1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -211,6 +212,15 @@ class PortableTrainer(Trainer):
         self._put_back(content)
 
     # ---- evaluation --------------------------------------------------------------------------------------------
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        if math.isnan(score):  # no epoch could be the best one
+            raise ValueError(
+                f"valid_metric ({self.config['valid_metric']}) must have a value on the validation data: none of its "
+                "targets is one that the metric counts, such as a repeated one; choose another, such as NDCG@10"
+            )
+        return score, result
 
     @torch.no_grad()
     def evaluate(

@@ -90,7 +90,7 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
     result, curve, test = trained.result, trained.trainer.curve, trained.loaders[2]
     incomplete = {} if energy.fault is None else {"energy_kwh": energy.fault}
     metrics = _unless_it_fails("user_metrics", lambda: _write_arrays(trained, folder), folder, incomplete) or []
-    if trained.rankings is not None:
+    if trained.rankings is not None and trained.rankings.unseen is not None:  # a row is a test row
         _unless_it_fails("groups", lambda: _write_groups(trained, folder), folder, incomplete)
     best = curve[result["best_epoch"] - 1] if curve else {"seconds": 0.0}
     cost = {

@@ -240,6 +240,37 @@ def test_sampled_negatives_are_ranked_raw_alone(plan_of):
     assert all(line["unseen"] is None and line["raw"]["hit@10"] == 1.0 for line in lines), "six candidates, ten places"
     rows = summarise(plan, lines, Path("out"))
     assert rows[0]["raw:hit@10_mean"] == 1.0
+    assert rows[0]["raw:ndcg@10_low"] < rows[0]["raw:ndcg@10_mean"] < rows[0]["raw:ndcg@10_high"]
+    assert rows[0].get("unseen:ndcg@10_low") is None
+
+
+@pytest.mark.parametrize("split", ["loo", "time"])
+def test_values_of_users_are_kept_among_sampled_negatives_too(plan_of, split, capsys):
+    few = {"topk": [2], "valid_metric": "NDCG@2"}
+    lines = run_plan(
+        plan_of(["GRU4Rec", "Popularity"], ranking="uni9", split=split, settings=few), Path("out"), Options()
+    )
+    for line in lines:
+        assert (line["status"], line["incomplete"]) == ("ok", {})
+        arrays = load_arrays("out", line["cell"])
+        assert arrays is not None
+        assert np.isnan(arrays["unseen"]).all()
+        assert 0 < line["raw"]["ndcg@2"] < 1
+        for column, metric in enumerate(line["user_metrics"]):
+            assert arrays["raw"][:, column].mean() == pytest.approx(line["raw"][metric], abs=6e-5)
+        assert len(set(arrays["users"])) == len(arrays["users"]), "a row is a user"
+        assert not Path("out/cells", line["cell"], "groups.json").exists()
+    events = Path("dataset/tiny/tiny.inter").read_text(encoding="utf-8").splitlines()[1:]
+    had = {tuple(event.split("\t")[:2]) for event in events}
+    assert set(zip(arrays["users"], arrays["targets"], strict=True)) <= had
+    capsys.readouterr()
+    assert main(["compare", "out", "--baseline", "Popularity"]) == 0
+    told = capsys.readouterr().out
+    assert f"{len(arrays['users'])} users" in told
+    assert "unseen (" not in told
+    run_plan(plan_of(["Popularity"], split=split, settings=few), Path("whole"), Options())
+    assert main(["compare", "out", "whole", "--baseline", "Popularity"]) == 2
+    assert "(ranking uni9) and Popularity (B) (full) must be ranked among the same items" in capsys.readouterr().err
 
 
 def test_a_model_of_two_stages_does_both(plan_of, place):

@@ -19,6 +19,16 @@ MEASURE = frozenset(
     )
 )
 
+# what belongs to a machine and is none of a result's conditions: it may differ between the processes of a study, and
+# between two runs of one benchmark
+MACHINE = frozenset(
+    (
+        *("data_path", "checkpoint_dir", "use_gpu", "gpu_id", "worker", "show_progress", "state", "config_files"),
+        *("benchmark_filename", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"),
+        *("log_wandb", "wandb_project", "device", "eval_batch_size"),
+    )
+)
+
 
 class Rule(NamedTuple):
     """The type of a setting, its range in words and as a test, and the words it may be."""

@@ -37,7 +37,7 @@ class Trained(NamedTuple):
         result (dict): see `run`.
         trainer, network, dataset: RecBole's, or this package's for it.
         loaders (tuple): training, validation and test data.
-        rankings (Rankings | None): both rankings of the test data, where they are ranked in full.
+        rankings (Rankings | None): the rankings of the test data, where it is ranked.
         test_seconds (float): seconds that ranking the test data took.
     """
 
@@ -190,14 +190,16 @@ def rank_test(loaded: Loaded) -> Rankings:
     Returns:
         Rankings: metrics of both rankings, and the values of each row.
     Raises:
-        ValueError: the settings do not rank the test in full.
+        ValueError: the settings do not rank the test.
     """
     trainer = make_trainer(loaded.config, loaded.model, None)
     trainer.eval_collector.data_collect(loaded.train_data)
     rankings = trainer.evaluate_rankings(loaded.test_data, load_best_model=False)
     if rankings is None:
         mode = loaded.config["eval_args"]["mode"]["test"]
-        raise ValueError(f"eval_args mode ({mode}) must be full for the test, and the test must have rows")
+        raise ValueError(
+            f"eval_args mode ({mode}) must be full, uniN or popN for the test, and the test must have rows"
+        )
     return rankings
 
 

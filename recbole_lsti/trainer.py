@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -212,6 +213,15 @@ class PortableTrainer(Trainer):
 
     # ---- evaluation --------------------------------------------------------------------------------------------
 
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        if math.isnan(score):  # no epoch could be the best one
+            raise ValueError(
+                f"valid_metric ({self.config['valid_metric']}) must have a value on the validation data: none of its "
+                "targets is one that the metric counts, such as a repeated one; choose another, such as NDCG@10"
+            )
+        return score, result
+
     @torch.no_grad()
     def evaluate(
         self,
@@ -233,16 +243,20 @@ class PortableTrainer(Trainer):
     def evaluate_rankings(self, eval_data: Any, load_best_model: bool = True) -> Rankings | None:
         """Evaluate both rankings in one pass: `raw`, RecBole's own, and `unseen`, the user's own items masked.
 
+        Among sampled negatives (`uniN`, `popN`) there is `raw` alone, and a row is a user with all targets of the user.
+
         Returns:
-            Rankings: one dict of metrics each and the values of each row; None without data, or where it is not ranked
-            in full.
+            Rankings: one dict of metrics each and the values of each row; None without data, or where none is ranked.
         """
-        if not eval_data or self.config["eval_args"]["mode"]["test"] != "full":
+        mode = str(self.config["eval_args"]["mode"]["test"])
+        if not eval_data or (mode != "full" and mode[:3] not in ("uni", "pop")):
             return None
         if load_best_model:
             self.load_best()
         self.model.eval()
         self.tot_item_num = eval_data._dataset.item_num
+        if mode != "full":
+            return rank(self.config, self.eval_collector, map(self._neg_sample_batch_eval, eval_data), None)
         self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
         batches = (self._full_sort_batch_eval(batch) for batch in eval_data)
         return rank(self.config, self.eval_collector, batches, eval_data._dataset.seen)

@@ -212,6 +212,23 @@ def test_stock_recbole_reports_them(with_attributes, model, mode):
         assert recall_from_parts(result, mean(again)) == pytest.approx(result["recall@3"], abs=1e-9)
 
 
+@pytest.mark.parametrize("model", ["LSTI", "GRU4Rec"])
+def test_a_metric_that_no_validation_row_defines_cannot_choose_the_epoch(tmp_path, capsys, model):
+    from recbole_lsti.cli import main
+
+    rows = [(f"u{user}", f"i{(3 * user + step) % 12}", step) for step in range(6) for user in range(8)]
+    write_inter(tmp_path, "once", rows)
+    settings = {"epochs": 1, "topk": "[3]", "metrics": "['RepeatRecall','NDCG']", "valid_metric": "RepeatRecall@3"}
+    flags = [f"--{key}={value}" for key, value in settings.items()]
+    saved = tmp_path / "saved"
+    assert (
+        main(["train", "-m", model, "-d", "once", f"--data_path={tmp_path}", f"--checkpoint_dir={saved}", *flags]) == 2
+    )
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "valid_metric (RepeatRecall@3) must have a value on the validation data" in error
+    assert "choose another, such as NDCG@10" in error
+
+
 def test_without_a_repeated_target_metrics_json_stays_json(with_attributes, small, tmp_path):
     rows = [(f"u{user}", f"i{(7 * user + step) % 30}", step) for user in range(20) for step in range(6)]
     write_inter(tmp_path, "tiny", rows)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             line = {**head, "status": "ok", "reason": None, **run_cell(head, settings, known.folder)}
     except Exception as error:
         (known.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        line = failed(head, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        line = failed(head, _reason(error))
     write_whole(known.folder / "result.json", to_json(line, indent=2) + "\n")
     return 0 if line.get("status") != "failed" else 1
 
@@ -55,6 +56,10 @@ def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[st
     """Return the line of a cell that has no results."""
     nothing: dict[str, Any] = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
     return {**head, "status": status, "reason": reason, **nothing}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _end_with_stdin() -> None:
@@ -67,7 +72,8 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
     """Train and test; write config.yaml, run.log, the curve and the arrays to the folder.
 
     Returns:
-        dict: valid, raw, unseen, user_metrics and cost of the cell's line.
+        dict: valid, raw, unseen, user_metrics and cost of the cell's line, and incomplete: what could not be computed
+        beside the metrics, name -> why. Once a model is tested, nothing that fails loses its metrics.
     """
     from recbole_lsti.benchmark.energy import measured
     from recbole_lsti.config import LSTIConfig
@@ -81,8 +87,11 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
             config, first_seconds = _pretrained(head, settings, folder)
             write_config(config, folder)
         trained = train_and_test(config, folder, saved=False)
-    result, curve = trained.result, trained.trainer.curve
-    test = trained.loaders[2]
+    result, curve, test = trained.result, trained.trainer.curve, trained.loaders[2]
+    incomplete = {} if energy.fault is None else {"energy_kwh": energy.fault}
+    metrics = _unless_it_fails("user_metrics", lambda: _write_arrays(trained, folder), folder, incomplete) or []
+    if trained.rankings is not None and trained.rankings.unseen is not None:  # a row is a test row
+        _unless_it_fails("groups", lambda: _write_groups(trained, folder), folder, incomplete)
     best = curve[result["best_epoch"] - 1] if curve else {"seconds": 0.0}
     cost = {
         "train_seconds": round(first_seconds + result["train_seconds"], 2),
@@ -92,16 +101,28 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
         "n_parameters": result["n_parameters"],
         "peak_rss_mib": result["peak_rss_mib"],
         "eval_users_per_second": round(len(test._dataset) / trained.test_seconds, 2) if len(test._dataset) else None,
-        "latency_ms": _latency_ms(trained.trainer, test),
-        "energy_kwh": energy[0],
+        "latency_ms": _unless_it_fails("latency_ms", lambda: _latency_ms(trained.trainer, test), folder, incomplete),
+        "energy_kwh": energy.kwh,
     }
     return {
         "valid": result["best_valid_result"],
         "raw": result["test_result"],
         "unseen": result["test_result_unseen"],
-        "user_metrics": _write_arrays(trained, folder),
+        "user_metrics": metrics,
         "cost": cost,
+        "incomplete": incomplete,
     }
+
+
+def _unless_it_fails(name: str, compute: Callable[[], Any], folder: Path, incomplete: dict[str, str]) -> Any:
+    """Return what is computed beside the metrics, or None, with the reason in `incomplete`."""
+    try:
+        return compute()
+    except Exception as error:
+        incomplete[name] = _reason(error)
+        with open(folder / "traceback.txt", "a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        return None
 
 
 def _pretrained(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> tuple[Any, float]:
@@ -130,17 +151,22 @@ def _write_arrays(trained: Any, folder: Path) -> list[str]:
     dataset = trained.dataset
     users = np.asarray(dataset.id2token(dataset.uid_field, scores.user), dtype=str)
     targets = np.asarray(dataset.id2token(dataset.iid_field, scores.target), dtype=str)
-    for name, array in (("users", users), ("targets", targets), ("raw", scores.raw), ("unseen", scores.unseen)):
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    _write_groups(trained, scores, folder)
+    arrays = {"users": users, "targets": targets, "raw": scores.raw, "unseen": scores.unseen}
+    try:
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    except BaseException:  # such as a full disk: half of an array would pass for one
+        for name in arrays:
+            (folder / f"{name}.npy").unlink(missing_ok=True)
+        raise
     return list(scores.metrics)
 
 
-def _write_groups(trained: Any, scores: Any, folder: Path) -> None:
+def _write_groups(trained: Any, folder: Path) -> None:
     from recbole_lsti.evaluation.groups import group_table, row_features
 
     train, _, test = (loader._dataset for loader in trained.loaders)
-    table = group_table(row_features(train, test), scores)
+    table = group_table(row_features(train, test), trained.rankings.users)
     write_whole(folder / "groups.json", to_json(table, indent=2) + "\n")
 
 

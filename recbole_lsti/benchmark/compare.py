@@ -56,6 +56,7 @@ class Pooled(NamedTuple):
         means: ranking -> (U, M).
         seed_means: ranking -> (S, M), mean over users.
         row_means: ranking -> (S, M), mean over rows, as RecBole averages.
+        ranking: full, uniN or popN.
     """
 
     rows: np.ndarray
@@ -64,6 +65,7 @@ class Pooled(NamedTuple):
     means: dict[str, np.ndarray]
     seed_means: dict[str, np.ndarray]
     row_means: dict[str, np.ndarray]
+    ranking: str
 
 
 class Comparison(NamedTuple):
@@ -180,7 +182,8 @@ def _pool(side: Side, dataset: str, split: str, variant: str) -> Pooled:
         _, means[ranking] = user_means(first.users, seeds)
         of_seeds[ranking] = np.stack([_mean(user_means(first.users, [seed])[1]) for seed in seeds])
         of_rows[ranking] = np.stack([_mean(seed) for seed in seeds])
-    return Pooled(np.stack([first.users, first.targets], axis=1), users, first.metrics, means, of_seeds, of_rows)
+    rows = np.stack([first.users, first.targets], axis=1)
+    return Pooled(rows, users, first.metrics, means, of_seeds, of_rows, runs[0].ranking)
 
 
 def _sorted(run: Run) -> Scores:
@@ -201,6 +204,11 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _compare_pair(a: Pooled, b: Pooled, labels: tuple[str, str], options: Options, where: str) -> list[dict[str, Any]]:
+    if a.ranking != b.ranking:
+        raise ValueError(
+            f"{where}: {labels[0]} (ranking {a.ranking}) and {labels[1]} ({b.ranking}) must be ranked among the same "
+            "items"
+        )
     if not np.array_equal(a.rows, b.rows):
         only = len(set(map(tuple, a.rows)) ^ set(map(tuple, b.rows)))
         raise ValueError(
@@ -216,7 +224,7 @@ def _compare_pair(a: Pooled, b: Pooled, labels: tuple[str, str], options: Option
         raise ValueError(f"{where}: {labels[0]} and {labels[1]} must share a metric that is kept for each row")
     columns_a, columns_b = ([side.metrics.index(metric) for metric in metrics] for side in (a, b))
     rows = []
-    for ranking in RANKINGS:
+    for ranking in RANKINGS if a.ranking == "full" else ("raw",):
         tested = paired(
             a.means[ranking][:, columns_a],
             b.means[ranking][:, columns_b],

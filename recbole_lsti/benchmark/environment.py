@@ -17,24 +17,29 @@ PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "dask", "distributed
 
 def environment() -> dict[str, Any]:
     """Return versions, machine and commit of what runs."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "recbole_lsti": __version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": versions,
+        "versions": versions(),
         "system": platform.platform(),
         "cpu": processor(),
         "cores": os.cpu_count(),
         "gpu": gpu,
         "commit": _commit(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that results may depend on; None: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "recbole_lsti": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def processor() -> str:

@@ -97,7 +97,10 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
         kinds.setdefault((cell.variant, cell.dataset, cell.split), []).append(cell)
     for (variant, dataset, split), same in kinds.items():
         yield f"# {variant} on {dataset}, {split}, seeds {', '.join(str(cell.seed) for cell in same)}"
-        yield f"# cannot run: {same[0].reason}\n" if same[0].reason else _effective(same[0])
+        if same[0].reason:
+            yield f"# cannot run: {same[0].reason}\n"
+        else:
+            yield yaml.safe_dump(same[0].effective(), sort_keys=True, allow_unicode=True)
     total = 0.0
     yield f"{'cell':<44}{'cells':>6}{'s/epoch':>10}{'s ranking':>10}{'MiB':>8}{'parameters':>12}{'time':>14}"
     for (variant, dataset, split), same in kinds.items():
@@ -117,10 +120,3 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
         )
     most = duration(total / jobs)
     yield f"{len(cells)} cells, at most about {most}, {jobs} at a time; less where training stops early"
-
-
-def _effective(cell: Cell) -> str:
-    from recbole_lsti.config import LSTIConfig, plain_config
-
-    config = LSTIConfig(cell.model, cell.dataset, config_dict=cell.settings)
-    return yaml.safe_dump(plain_config(config), sort_keys=True, allow_unicode=True)

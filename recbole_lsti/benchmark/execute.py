@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -52,15 +53,17 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
     Returns:
         list[dict]: the lines of all cells, in the plan's order.
     Raises:
-        ValueError, FileExistsError: a folder of another plan, or one with results and no `resume`.
+        ValueError, FileExistsError: another plan, other data or settings; results and no `resume`.
         NotADirectoryError, BlockingIOError: a file in the folder's place, or another run at work in it.
         ConnectionError: a scheduler that does not answer; what has ended by then is kept.
     """
     cells = plan.cells()
     with results.held(folder):
-        before = results.open_folder(folder, plan, resume)
+        before, notes = results.open_folder(folder, plan, cells, resume)
+        for note in notes:
+            print(f"recbole-lsti: {note}", file=sys.stderr)
         done = {name: line for name, line in before.items() if line["status"] != "failed"}
-        write_environment(folder, options)
+        write_environment(folder, options, notes)
         for cell in cells:
             if cell.reason is not None and cell.id not in done:
                 done[cell.id] = failed(cell.head(), cell.reason, "skipped")
@@ -124,8 +127,8 @@ def run_here(
         pool.shutdown(cancel_futures=True)
 
 
-def write_environment(folder: Path, options: Options) -> None:
-    """Write environment.json: versions, processor, threads and commit, those of earlier runs of the folder behind."""
+def write_environment(folder: Path, options: Options, notes: Sequence[str]) -> None:
+    """Write environment.json: versions, processor, threads, commit, notes, and those of earlier runs of the folder."""
     path = folder / "environment.json"
     earlier: list[Any] = []
     if path.is_file():
@@ -133,4 +136,5 @@ def write_environment(folder: Path, options: Options) -> None:
         earlier = [*before.pop("earlier", []), before]
     here = {**environment(), "executor": options.executor, "jobs": options.jobs}
     here["threads"] = options.threads or int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    here["notes"] = list(notes)
     results.write_whole(path, results.to_json({**here, "earlier": earlier}, indent=2) + "\n")

@@ -18,6 +18,7 @@ from torch import Tensor
 from recbole_lsti.data import create_dataset
 from recbole_lsti.errors import AtomicFileError, nearest
 from recbole_lsti.evaluation.collector import RankingCollector
+from recbole_lsti.evaluation.listed import Listed
 from recbole_lsti.evaluation.ranking import UserScores, rank
 
 COLUMNS = {"user": ("user", "user_id"), "item": ("item", "item_id"), "rank": ("rank",)}
@@ -139,7 +140,7 @@ def judge_lists(path: Path, judge: Judge) -> tuple[UserScores, list[str]]:
         notes.append(f"left out, they need scores or lists full of known items: {', '.join(without)}")
     collector = RankingCollector(own)
     collector.data_collect(judge.train_data)
-    found = rank(own, collector, table.scored(judge.test_data), dataset.seen)
+    found = rank(own, collector, table.batches(judge.test_data), dataset.seen)
     return found.users, [f"{path}: {note}" for note in notes]
 
 
@@ -198,20 +199,9 @@ class _Lists:
     def __init__(self, users: np.ndarray, items: np.ndarray, ranks: np.ndarray, n_users: int, n_items: int) -> None:
         order = np.lexsort((ranks, users))
         users, items, ranks = users[order], items[order], ranks[order]
-        self.longest = int(ranks.max(initial=1))
         self.starts = np.searchsorted(users, np.arange(n_users + 1))
         self.items = np.where(items > 0, items, n_items - 1 + ranks)
-        self.ranks = ranks
-        self.width = n_items + self.longest
-
-    def scores(self, users: np.ndarray) -> Tensor:
-        """(B, N + longest) float32: higher for a smaller rank, -inf for what is not in the list."""
-        row, entry = self._entries(users)
-        scores = torch.full((len(users), self.width), -torch.inf)
-        scores[torch.from_numpy(row), torch.from_numpy(self.items[entry])] = torch.from_numpy(
-            (self.longest + 1 - self.ranks[entry]).astype(np.float32)
-        )
-        return scores
+        self.width = n_items + int(ranks.max(initial=1))
 
     def _entries(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sizes = self.starts[users + 1] - self.starts[users]
@@ -219,11 +209,13 @@ class _Lists:
         entry = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + self.starts[users][row]
         return row, entry
 
-    def scored(self, test_data: Any) -> Iterator[tuple[Any, Tensor, Tensor, Tensor]]:
+    def batches(self, test_data: Any) -> Iterator[tuple[Any, Listed, Tensor, Tensor]]:
         """The batches that `rank` takes."""
         uid_field = test_data._dataset.uid_field
         for interaction, _, row, item in test_data:
-            yield interaction, self.scores(interaction[uid_field].numpy()), row, item
+            at, entry = self._entries(interaction[uid_field].numpy())
+            listed = Listed(torch.from_numpy(at), torch.from_numpy(self.items[entry]), len(interaction), self.width)
+            yield interaction, listed, row, item
 
     def lengths(self, test_data: Any) -> np.ndarray:
         """(2, R) int64, items in the list of each test row: as it stands, and without those of the row's history."""

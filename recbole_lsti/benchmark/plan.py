@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from recbole_lsti.benchmark.models import TRAINING_FREE, needs, sequential_models
-from recbole_lsti.config import LSTIConfig, check_keys, known_keys, sequential_model
+from recbole_lsti.config import LSTIConfig, check_keys, known_keys, plain_config, sequential_model
 from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import nearest
 
@@ -75,9 +75,18 @@ class Cell:
     reason: str | None = None
 
     @property
+    def kind(self) -> str:
+        """The name of the cells that differ by their seed alone: `<variant>-<dataset>-<split>`."""
+        return f"{self.variant}-{self.dataset}-{self.split}"
+
+    @property
     def id(self) -> str:
         """The cell's name, which is its folder's: `<variant>-<dataset>-<split>-<seed>`."""
-        return f"{self.variant}-{self.dataset}-{self.split}-{self.seed}"
+        return f"{self.kind}-{self.seed}"
+
+    def effective(self) -> dict[str, Any]:
+        """Return every setting of the run, defaults included, as plain data."""
+        return plain_config(LSTIConfig(self.model, self.dataset, config_dict=self.settings))
 
     def head(self) -> dict[str, Any]:
         """Return what every line of results.jsonl begins with."""

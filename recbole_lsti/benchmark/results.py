@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from recbole_lsti._version import __version__
+from recbole_lsti.benchmark.environment import versions
 from recbole_lsti.benchmark.models import data_folder
-from recbole_lsti.benchmark.plan import Plan
+from recbole_lsti.benchmark.plan import Cell, Plan
+from recbole_lsti.config_rules import MACHINE
 
 STATUSES = ("ok", "failed", "skipped")
 NAMES = ("cell", "variant", "dataset", "split")  # text in every line
 RESULTS, BROKEN, FINGERPRINT = "results.jsonl", "results.broken.jsonl", "fingerprint.json"
+VERSIONS = ("recbole_lsti", "recbole", "torch")  # of packages that decide what a training comes to
 ARRAYS = ("users", "targets", "raw", "unseen")
 
 
@@ -130,10 +132,23 @@ def load_arrays(folder: Path | str, cell: str) -> dict[str, np.ndarray] | None:
 # ---- what a folder belongs to -----------------------------------------------------------------------------------
 
 
-def fingerprint(plan: Plan) -> dict[str, Any]:
-    """Return what results depend on: the plan and the SHA-256 of every file of its data sets."""
+def fingerprint(plan: Plan, cells: Iterable[Cell]) -> dict[str, Any]:
+    """Return what results depend on.
+
+    Returns:
+        dict: plan; data, the SHA-256 of every file of its data sets; settings, what the plan resolves to, for each kind
+        of cell that can run, without the seed and what belongs to a machine; versions of VERSIONS.
+    """
     data = {dataset: _digests(data_folder(dataset, plan.settings), dataset) for dataset in plan.datasets}
-    return {"format": 1, "version": __version__, "plan": plan.plain(), "data": data}
+    first = {cell.kind: cell for cell in cells if cell.reason is None}
+    settings = {kind: _conditions(cell.effective()) for kind, cell in first.items()}
+    packages = versions()
+    here = {name: packages[name] for name in VERSIONS}
+    return {"format": 2, "versions": here, "plan": plan.plain(), "data": data, "settings": settings}
+
+
+def _conditions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in MACHINE and key != "seed"}
 
 
 def _digests(folder: Path, dataset: str) -> dict[str, str]:
@@ -180,23 +195,31 @@ def held(folder: Path) -> Iterator[None]:
         os.close(place)
 
 
-def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, Any]]:
+def open_folder(
+    folder: Path, plan: Plan, cells: Sequence[Cell], resume: bool
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Make a results folder, or go on with one.
+
+    Another plan, other data and a setting of another value, in a kind of cell that has results, are refused: the board
+    would show unlike things as one. Other versions of packages and settings that one of them does not have are noted:
+    most change no result, and whoever has a board of days should decide.
 
     Args:
         folder: the folder.
         plan: what is to be run.
+        cells: what it comes to.
         resume (bool): go on with what is there.
     Returns:
-        dict: the lines of the cells that are done, cell id -> line; nothing in a new folder.
+        tuple: the lines of the cells that are done, cell id -> line, nothing in a new folder; and what must be told.
     Raises:
         FileExistsError: results are there and `resume` is not asked for.
-        ValueError: plan or data are not those of the folder; says what has changed.
+        ValueError: plan, data or settings are not those of the folder; says what has changed.
     """
-    now = fingerprint(plan)
+    now = json.loads(to_json(fingerprint(plan, cells)))
     there = folder / FINGERPRINT
+    notes: list[str] = []
     if there.is_file():
-        _refuse_another(folder, there, now)
+        notes = _held_against(folder, there, now, cells)
         if not resume:
             raise FileExistsError(
                 f"output ({folder}) must be a new folder: it holds results; --resume goes on with them"
@@ -211,27 +234,59 @@ def open_folder(folder: Path, plan: Plan, resume: bool) -> dict[str, dict[str, A
     if not (folder / RESULTS).is_file():
         (folder / RESULTS).touch()
     set_broken_aside(folder)
-    return read_results(folder).lines
+    return read_results(folder).lines, notes
 
 
-def _refuse_another(folder: Path, there: Path, now: dict[str, Any]) -> None:
+def _held_against(folder: Path, there: Path, now: dict[str, Any], cells: Iterable[Cell]) -> list[str]:
+    """Refuse what may not have changed since the folder's fingerprint was written; return what must be told."""
     try:
         before = json.loads(there.read_text(encoding="utf-8"))
     except ValueError:
         raise ValueError(f"{there} must be JSON: it cannot be told which plan the folder belongs to") from None
-    changed = list(differences(before, json.loads(to_json(now))))
+    same, notes = "plan and data", list[str]()
+    changed = [text for part in ("plan", "data") for text in differences(before.get(part), now[part], part)]
+    if not changed:
+        lines = read_results(folder).lines if (folder / RESULTS).is_file() else {}
+        done = {cell.kind for cell in cells if lines.get(cell.id, {}).get("status") == "ok"}
+        same = "settings as its results"
+        changed, notes = _setting_changes(before.get("settings", {}), now["settings"], done)
     if changed:
-        raise ValueError(
-            f"output ({folder}) must be of the same plan and data: {'; '.join(changed)}; give another --output"
-        )
+        raise ValueError(f"output ({folder}) must be of the same {same}: {'; '.join(changed)}; give another --output")
+    for name, version in now["versions"].items():
+        if (old := before.get("versions", {}).get(name)) != version:
+            notes.append(f"{name} was {old or 'of an unknown version'}, is {version}")
+    return [f"{folder} goes on although {note}" for note in notes]
+
+
+def _setting_changes(
+    before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], done: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """What cannot and what can go on: values that differ, and settings that one side alone knows, with the cells."""
+    kinds: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
+    for kind in sorted(done):
+        old, new = before.get(kind), now.get(kind, {})
+        if old is None:
+            kinds[False].setdefault("settings were not written down", []).append(kind)
+            continue
+        for key in sorted({*old, *new}):
+            if key not in old or key not in new:
+                shown = f"{key} is new ({new[key]})" if key in new else f"{key} ({old[key]}) is gone"
+                kinds[False].setdefault(shown, []).append(kind)
+            elif old[key] != new[key]:
+                kinds[True].setdefault(f"{key} was {old[key]}, is {new[key]}", []).append(kind)
+    refused, noted = ([f"{text} in {_some(names)}" for text, names in kinds[hard].items()] for hard in (True, False))
+    return refused, noted
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterable[str]:
-    """Yield `key was x, is y` for what two fingerprints differ in."""
+    """Yield `key was x, is y` for what plan and data of two fingerprints differ in."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
-            if key != "version":  # told in environment.json; a later version may go on
-                yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
     elif before != now:
         if name.startswith("data."):
             file = name.split(".", 2)[2] if name.count(".") > 1 else name.partition(".")[2]

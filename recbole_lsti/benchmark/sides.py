@@ -37,13 +37,17 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of a variant on one split of a data set; `read` brings its values when they are needed."""
+    """One seed of a variant on one split of a data set; `read` brings its values when they are needed.
+
+    Values of different `ranking` cannot be compared.
+    """
 
     variant: str
     dataset: str
     split: str
     seed: Any
     read: Callable[[], Scores]
+    ranking: str = "full"  # or uniN, popN
 
 
 @dataclass
@@ -136,8 +140,11 @@ def _open_folder(side: Side, dataset: str | None, split: str | None) -> None:
             done = [cell for cell in done if cell[name] == wanted]
     if not done:
         raise ValueError(f"{side.path / RESULTS} must hold a cell that ended well")
+    plan = external_settings([str(side.path / "plan.yaml")], None) if (side.path / "plan.yaml").is_file() else {}
+    ranking = plan.get("ranking", "full")
     side.runs = [
-        Run(cell["variant"], cell["dataset"], cell["split"], cell["seed"], _reader(side.path, cell)) for cell in done
+        Run(cell["variant"], cell["dataset"], cell["split"], cell["seed"], _reader(side.path, cell), ranking)
+        for cell in done
     ]
     side.judge = lambda: judge_from(_config_of_cells(side.path, done))
 
@@ -189,6 +196,7 @@ def _open_checkpoint(side: Side, path: Path) -> None:
             split_of(config),
             config["seed"],
             lambda: _with_tokens(rank_test(loaded).users, dataset),
+            config["eval_args"]["mode"]["test"],
         )
     ]
 

@@ -37,9 +37,10 @@ def summarise(plan: Plan, lines: Iterable[Mapping[str, Any]], folder: Path) -> l
         lines: the cells' lines.
         folder: the results folder, for the values of the test rows.
     Returns:
-        list[dict]: dataset, split, variant, model, control (bool), seeds (that succeeded), failed, skipped, reason; for
-        each ranking and metric `<ranking>:<metric>` with _mean, _sd (over seeds, None of one) and _low, _high (95 %
-        over users, seeds pooled; None where no values of rows were kept); the mean of each cost.
+        list[dict]: dataset, split, variant, model, control (bool), seeds (that succeeded), failed, skipped, reason,
+        incomplete (what could not be computed beside the metrics, or None); for each ranking and metric
+        `<ranking>:<metric>` with _mean, _sd (over seeds, None of one) and _low, _high (95 % over users, seeds pooled;
+        None where no values of rows were kept); the mean of each cost.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for line in lines:
@@ -54,6 +55,8 @@ def _row(lines: Sequence[Mapping[str, Any]], control: bool, folder: Path) -> dic
     row |= {"control": control, "seeds": len(good)}
     row |= {status: sum(line["status"] == status for line in lines) for status in ("failed", "skipped")}
     row["reason"] = next((line["reason"] for line in lines if line["status"] != "ok"), None)
+    lacking = dict(lack for line in good for lack in line.get("incomplete", {}).items())
+    row["incomplete"] = "; ".join(f"{name}: {why}" for name, why in lacking.items()) or None
     limits = _intervals(good, folder)
     for ranking in RANKINGS:
         for metric in (good[0][ranking] or {}) if good else {}:
@@ -167,6 +170,7 @@ def _markdown(plan: Plan, title: str, rows: list[dict[str, Any]], others: list[d
         lines.append("|---" + "|---:" * (len(head) - 1) + "|")
         lines += ["| " + " | ".join(row) + " |" for row in cells]
         lines += ["", *remarks(plan, rows)]
+        lines += [f"{row['variant']} lacks {row['incomplete']}\n" for row in rows if row["incomplete"]]
     lines += [
         f"{row['variant']}: {row['failed']} failed, {row['skipped']} skipped: {row['reason']}\n" for row in others
     ]

@@ -107,7 +107,8 @@ def outcome(line: dict[str, Any]) -> str:
     metrics = line["unseen"] or line["raw"] or {}
     name = next((name for name in metrics if name.startswith("ndcg")), next(iter(metrics), None))
     value = None if name is None else metrics[name]
-    return "ok" if value is None else f"{name} {value:.4f}"
+    lacks = "".join(f", without {what}: {why}" for what, why in line.get("incomplete", {}).items())
+    return ("ok" if value is None else f"{name} {value:.4f}") + lacks
 
 
 def duration(seconds: float) -> str:

@@ -187,14 +187,17 @@ class HistoryRows(Interaction):
     def by_user(self) -> Groups:
         """Group the rows, as they are stored, by user, the users in the order in which they appear.
 
-        After `sort` by time of rows in event order this sorts the users by their first row, and not the rows.
+        After `sort` by time of rows in event order this sorts the users by their first row, and not the rows: by its
+        time as RecBole sees it, float32, so that the users, which shuffling starts from, come in RecBole's order.
+        A user's own rows stay in exact order.
         """
         if not self._time_order_wanted:
             return group_by_appearance(self.events.first[self._targets])
         edges = self.events.edges(self._targets)
         sizes = np.diff(edges)
         begins, sizes = edges[:-1][sizes > 0], sizes[sizes > 0]
-        order = np.argsort(self.events.time[self._targets[begins]], kind="stable")
+        time = self.events.columns[self.events.time_field].numpy()
+        order = np.argsort(time[self._targets[begins]], kind="stable")
         begins, sizes = begins[order], sizes[order]
         starts = np.r_[0, np.cumsum(sizes)]
         rows = np.ones(len(self._targets), dtype=np.int32 if len(self._targets) < 2**31 else np.int64)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recbole_lsti.errors import nearest
 from recbole_lsti.evaluation.chunks import Pairs, Ranked, Scores, ranked
+from recbole_lsti.evaluation.listed import Listed
 
 PER_EVALUATION = (
     "rec.topk",
@@ -96,9 +97,7 @@ class RankingCollector(Collector):
         users = interaction[self.config["USER_ID_FIELD"]]
         at, item = row.cpu(), item.cpu()
         if len(users) > int(at[-1]) + 1:
-            # sampled negatives: the batch holds each user's targets and then so many candidates for each of them
-            first = torch.searchsorted(at, at)
-            at = first * (len(users) // len(at)) + torch.arange(len(at)) - first
+            at = target_places(at, len(users))
         again = torch.isin(users.cpu()[at] * self.n_items + item, had)
         shown = self.config["ITEM_ID_FIELD"] + (self.config["LIST_SUFFIX"] or "")
         if shown in interaction and interaction[shown].ndim == 2:
@@ -120,7 +119,7 @@ class RankingCollector(Collector):
 
 def collect_rankings(
     collectors: Sequence[RankingCollector],
-    scores: Tensor | Scores,
+    scores: Tensor | Scores | Listed,
     interaction: Any,
     row: Tensor,
     item: Tensor,
@@ -130,7 +129,7 @@ def collect_rankings(
 
     Args:
         collectors: of the ranking of all items and, where `seen` is given, of the one without those.
-        scores: (B, N), used up where `seen` is given, or Scores.
+        scores: (B, N), used up where `seen` is given, or Scores; or Listed, which tell no ranks of targets (GAUC).
         interaction: the batch.
         row, item (Tensor): (P,) int64, the targets.
         seen: (row, item) pairs that do not compete, two (S,) int64 tensors.
@@ -140,9 +139,25 @@ def collect_rankings(
         scores = Scores.whole(scores)
     row, item = row.to(first.device), item.to(first.device)
     masks = [None] if seen is None else [None, Pairs(*seen, first.device)]
-    rankings = ranked(scores, row, item, max(first.topk), first.register.need("rec.meanrank"), masks)
+    if isinstance(scores, Listed):
+        rankings = scores.ranked(max(first.topk), masks)
+    else:
+        rankings = ranked(scores, row, item, max(first.topk), first.register.need("rec.meanrank"), masks)
     for collector, ranking in zip(collectors, rankings, strict=True):
         collector.keep(ranking, interaction, row, item)
+
+
+def target_places(row: Tensor, n_shown: int) -> Tensor:
+    """Where the targets stand in a batch with sampled negatives: each user's targets, then so many candidates for each.
+
+    Args:
+        row (Tensor): (P,) int64, ascending, the ranked row of each target.
+        n_shown (int): rows that the batch shows, P times one more than the negatives of a target.
+    Returns:
+        Tensor: (P,) int64.
+    """
+    first = torch.searchsorted(row, row)
+    return first * (n_shown // len(row)) + torch.arange(len(row)) - first
 
 
 def _by_row(found: Tensor, row: Tensor, n_rows: int) -> Tensor:

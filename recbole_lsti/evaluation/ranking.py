@@ -15,7 +15,8 @@ from recbole.evaluator import Evaluator
 from torch import Tensor
 
 from recbole_lsti.evaluation.chunks import Scores
-from recbole_lsti.evaluation.collector import RankingCollector, collect_rankings
+from recbole_lsti.evaluation.collector import RankingCollector, collect_rankings, target_places
+from recbole_lsti.evaluation.listed import Listed
 
 
 class UserScores(NamedTuple):
@@ -25,8 +26,9 @@ class UserScores(NamedTuple):
         user: (R,) int64, the user's id, in the order of the evaluated rows.
         target: (R,) int64, id of the row's first target, 0 where it has none.
         metrics: M names such as `ndcg@10`: those of the metrics asked for that are averages over rows.
-        raw, unseen: (R, M) float64, 0..1 for most; NaN where a metric is not defined for a row. The mean of a column
-            without its NaN is the metric before it is rounded to `metric_decimal_place`.
+        raw, unseen: (R, M) float64, 0..1 for most; NaN where a metric is not defined for a row, and all of `unseen`
+            where there is no such ranking. The mean of a column without its NaN is the metric before it is rounded to
+            `metric_decimal_place`.
     """
 
     user: np.ndarray
@@ -37,41 +39,46 @@ class UserScores(NamedTuple):
 
 
 class Rankings(NamedTuple):
-    """RecBole's metrics, name -> value, for both rankings of the same scores, and the values of each row."""
+    """RecBole's metrics, name -> value, for both rankings of the same scores, and the values of each row.
+
+    `unseen` is None where the targets were ranked among sampled negatives.
+    """
 
     raw: dict[str, float]
-    unseen: dict[str, float]
+    unseen: dict[str, float] | None
     users: UserScores
 
 
 def rank(
     config: Any,
     collector: RankingCollector,
-    batches: Iterable[tuple[Any, Tensor | Scores, Tensor, Tensor]],
-    seen: Callable[[int, int], tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Any, Tensor | Scores | Listed, Tensor, Tensor]],
+    seen: Callable[[int, int], tuple[Tensor, Tensor]] | None,
 ) -> Rankings:
     """Collect scored batches and compute RecBole's metrics for both rankings.
 
     Args:
         config: the resolved config; it names metrics and cut-offs.
         collector: what has done `data_collect(train_data)`; it is left as it is.
-        batches: (interaction, scores (B, N) or Scores, row of each positive (P,), item of each positive (P,)), in the
-            order of the evaluated rows; a table of scores is used up.
-        seen: for the evaluated rows start..stop, the (row, item) pairs of their whole histories, rows from 0.
+        batches: (interaction, scores (B, N), Scores or Listed, row of each positive (P,), item of each positive (P,)),
+            in the order of the evaluated rows; a table of scores is used up.
+        seen: for the evaluated rows start..stop, the (row, item) pairs of their whole histories, rows from 0; None: the
+            ranking `raw` alone.
     Returns:
         Rankings: plain floats, 0..1.
     """
-    raw, unseen = collector.twin(), collector.twin()
+    collectors = [collector.twin() for _ in range(1 if seen is None else 2)]
     users, targets, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for interaction, scores, row, item in batches:
-        collect_rankings([raw, unseen], scores, interaction, row, item, seen(start, start + len(scores)))
+        masked = None if seen is None else seen(start, start + len(scores))
+        collect_rankings(collectors, scores, interaction, row, item, masked)
         start += len(scores)
-        users.append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
+        users.append(_users(interaction[config["USER_ID_FIELD"]].cpu(), len(scores), row.cpu()))
         targets.append(_first_targets(len(scores), row, item))
-    raw_metrics, names, raw_rows = evaluate_rows(config, raw.get_data_struct())
-    unseen_metrics, _, unseen_rows = evaluate_rows(config, unseen.get_data_struct())
-    rows = UserScores(np.concatenate(users), np.concatenate(targets), names, raw_rows, unseen_rows)
-    return Rankings(raw_metrics, unseen_metrics, rows)
+    (raw, names, values), *rest = (evaluate_rows(config, each.get_data_struct()) for each in collectors)
+    unseen, _, masked_values = rest[0] if rest else (None, names, np.full_like(values, np.nan))
+    rows = UserScores(np.concatenate(users), np.concatenate(targets), names, values, masked_values)
+    return Rankings(raw, unseen, rows)
 
 
 def evaluate_rows(config: Any, collected: Any) -> tuple[dict[str, float], list[str], np.ndarray]:
@@ -96,6 +103,15 @@ def evaluate_rows(config: Any, collected: Any) -> tuple[dict[str, float], list[s
     result = {name: float(value) for name, value in evaluator.evaluate(collected).items()}
     values = np.column_stack(list(columns.values())) if columns else np.empty((0, 0))
     return result, list(columns), values.astype(np.float64)
+
+
+def _users(shown: Tensor, n_rows: int, row: Tensor) -> np.ndarray:
+    """The user of each ranked row, (R,); among sampled negatives a batch shows a user once for each candidate."""
+    if len(shown) == n_rows:
+        return shown.numpy()
+    users = np.zeros(n_rows, np.int64)
+    users[row.numpy()] = shown[target_places(row, len(shown))].numpy()
+    return users
 
 
 def _first_targets(n_rows: int, row: Tensor, item: Tensor) -> np.ndarray:

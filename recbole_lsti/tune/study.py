@@ -18,19 +18,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recbole_lsti.checkpoint import plain
 from recbole_lsti.config import LSTIConfig, plain_config
+from recbole_lsti.config_rules import MACHINE
 from recbole_lsti.data.cache import file_digest
 from recbole_lsti.data.snapshot import files_of
 from recbole_lsti.tune.space import Space, describe
 
 AGREEMENT = "agreement"  # the study's attribute that holds what its processes must agree on
-# what may differ between the processes of a study
-MACHINE = frozenset(
-    (
-        *("data_path", "checkpoint_dir", "use_gpu", "gpu_id", "worker", "show_progress", "state", "config_files"),
-        *("benchmark_filename", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"),
-        *("log_wandb", "wandb_project", "device", "eval_batch_size"),
-    )
-)
 
 
 def open_storage(place: str) -> BaseStorage:

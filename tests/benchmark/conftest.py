@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +44,36 @@ def plan_of(place: Path) -> Any:
         return from_dict({"models": models, "settings": settings, **wanted})
 
     return make
+
+
+class FakeMeter:
+    """codecarbon's tracker as far as it is used: it has counted 2 Wh for the processor, 1 for the GPU, and guesses."""
+
+    made: list[dict[str, Any]] = []  # noqa: RUF012 - the arguments of every meter
+    running = 0
+    starts = True  # a failed start the real one keeps to itself
+
+    def __init__(self, **arguments: Any) -> None:
+        self.made.append(arguments)
+
+    def start(self) -> None:
+        FakeMeter.running += 1
+
+    def stop(self) -> None:
+        FakeMeter.running -= 1
+        if self.starts:
+            self.final_emissions_data = types.SimpleNamespace(cpu_energy=0.002, gpu_energy=0.001, energy_consumed=0.5)
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> type[FakeMeter]:
+    """Puts the meter in codecarbon's place, on a machine with a counter that can be read."""
+    for name in ("codecarbon", "codecarbon.core", "codecarbon.core.cpu"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys.modules["codecarbon"], "OfflineEmissionsTracker", FakeMeter, raising=False)
+    monkeypatch.setattr(sys.modules["codecarbon.core.cpu"], "is_rapl_available", lambda: True, raising=False)
+    monkeypatch.setattr("recbole_lsti.benchmark.energy.machine_tells", lambda: True)
+    monkeypatch.setattr(FakeMeter, "made", [])
+    return FakeMeter

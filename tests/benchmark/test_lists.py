@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import torch
 from conftest import SMALL, random_rows, write_inter
 
+import recbole_lsti
 from recbole_lsti.benchmark.lists import Judge, judge_from, judge_lists, read_lists
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.evaluation.collector import RankingCollector
@@ -109,6 +113,101 @@ def test_a_full_list_is_judged_as_the_scores_behind_it(tmp_path, eval_args):
     np.testing.assert_allclose(found.unseen, expected.unseen[:, order])
     assert 0 < found.raw.mean() != found.unseen.mean()
     assert notes == [f"{tmp_path / 'lists.csv'}: left out, they need scores or lists full of known items: GAUC"]
+
+
+@pytest.mark.parametrize("eval_args", [{}, {"eval_args": TIME}], ids=["loo", "time"])
+@pytest.mark.parametrize("seed", range(3))
+def test_any_lists_are_judged_as_a_table_of_scores_that_says_the_same(tmp_path, eval_args, seed):
+    """Lists of any length, with items of the history and unknown ones: what is not listed has a score of -inf."""
+    write_inter(tmp_path, "tiny", random_rows(n_users=30, seed=seed))
+    metrics = ["NDCG", "Recall", "MRR", "MAP", "RepeatRecall"]
+    judge = judge_of(tmp_path, metrics=metrics, topk=[2, 12], valid_metric="NDCG@2", **eval_args)
+    dataset = judge.test_data._dataset
+    random = np.random.default_rng(seed)
+    scores = torch.full((dataset.user_num, dataset.item_num + 10), -torch.inf)
+    users, items = [], []
+    for user in range(1, dataset.user_num):
+        ids = random.permutation(np.arange(1, dataset.item_num + 10))[: random.integers(1, 25)]
+        scores[user, ids] = -torch.arange(len(ids)).float()
+        users += [dataset.id2token("user_id", user)] * len(ids)
+        items += [dataset.id2token("item_id", k) if k < dataset.item_num else f"odd{k}" for k in ids.tolist()]
+
+    def batches():
+        for interaction, _, row, item in judge.test_data:
+            yield interaction, scores[interaction["user_id"]].clone(), row, item
+
+    collector = RankingCollector(judge.config)
+    collector.data_collect(judge.train_data)
+    expected = rank(judge.config, collector, batches(), dataset.seen).users
+    (tmp_path / "lists.csv").write_text(table(users, items))
+    found, _ = judge_lists(tmp_path / "lists.csv", judge)
+    assert found.metrics == expected.metrics
+    assert {"ndcg@12", "repeatrecall@2"} <= set(found.metrics)
+    for name in ("user", "target", "raw", "unseen"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert 0 < np.nanmean(found.raw) != np.nanmean(found.unseen)
+
+
+def test_metrics_of_whole_lists_are_those_of_the_scores_behind_them(tmp_path):
+    write_inter(tmp_path, "tiny", random_rows(n_users=30, seed=5))
+    judge = judge_of(tmp_path, metrics=["NDCG", "Novelty"])
+    dataset = judge.test_data._dataset
+    order = torch.stack([torch.randperm(dataset.item_num - 1) + 1 for _ in range(dataset.user_num)])
+    scores = torch.full((dataset.user_num, dataset.item_num), -torch.inf).scatter_(
+        1, order, -torch.arange(order.shape[1]).float().expand_as(order)
+    )
+    batches = ((x, scores[x["user_id"]].clone(), row, item) for x, _, row, item in judge.test_data)
+    collector = RankingCollector(judge.config)
+    collector.data_collect(judge.train_data)
+    expected = rank(judge.config, collector, batches, dataset.seen).users
+    users = [dataset.id2token("user_id", user) for user in range(1, dataset.user_num) for _ in order[user]]
+    items = dataset.id2token("item_id", order[1:].flatten().numpy()).tolist()
+    (tmp_path / "lists.csv").write_text(table(users, items))
+    found, notes = judge_lists(tmp_path / "lists.csv", judge)
+    assert notes == []
+    assert found.metrics == expected.metrics == ["ndcg@2", "ndcg@5", "novelty@2", "novelty@5"]
+    np.testing.assert_array_equal(found.raw, expected.raw)
+    np.testing.assert_array_equal(found.unseen, expected.unseen)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the process's memory as Linux does")
+def test_a_million_items_are_judged_in_the_memory_of_the_lists(tmp_path):
+    random = np.random.default_rng(0)
+    items = random.permutation(1_000_000)
+    write_inter(tmp_path, "many", [(f"u{n % 5000}", f"i{item}", n) for n, item in enumerate(items.tolist())])
+    listed = random.integers(1_000_000 - 20, size=5000)[:, None] + np.arange(20)
+    listed[:, 3] = items[-5000:]  # what each user has last
+    with open(tmp_path / "lists.csv", "w", encoding="utf-8") as file:
+        file.write("user,item,rank\n")
+        file.writelines(
+            f"u{user},i{item},{k + 1}\n" for user, row in enumerate(listed.tolist()) for k, item in enumerate(row)
+        )
+    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_ITEMS, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == f"5000 rows, recall@5 1.0, ndcg@5 {1 / math.log2(5):.6f}"
+
+
+MANY_ITEMS = """
+import resource, sys
+from pathlib import Path
+import torch
+from recbole_lsti.benchmark.lists import judge_from, judge_lists
+from recbole_lsti.config import LSTIConfig
+
+torch.set_num_threads(1)
+settings = dict(data_path=sys.argv[1], use_gpu=False, metrics=["NDCG", "Recall"], topk=[5], valid_metric="NDCG@5")
+judge = judge_from(LSTIConfig("LSTI", "many", config_dict=settings))
+with open("/proc/self/status") as status:
+    used = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, resource.RLIM_INFINITY))
+found, notes = judge_lists(Path(sys.argv[1]) / "lists.csv", judge)
+value = dict(zip(found.metrics, found.raw.mean(axis=0).tolist()))
+print(len(found.user), "rows, recall@5", str(value["recall@5"]) + ",", f"ndcg@5 {value['ndcg@5']:.6f}")
+"""
 
 
 def test_short_strange_and_missing_lists(tmp_path):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import socket
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recbole_lsti.benchmark import results
-from recbole_lsti.benchmark.energy import machine_tells, measured
+from recbole_lsti.benchmark.energy import Reading, machine_tells, measured
 from recbole_lsti.benchmark.expect import Expected, read_expected, regressions
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.tables import summarise, write_tables
@@ -82,14 +85,14 @@ def test_differences_of_fingerprints_are_told_in_words():
 
 
 def test_a_foreign_folder_is_refused(plan_of, tmp_path):
-    folder = tmp_path / "out"
+    folder, plan = tmp_path / "out", plan_of(["Markov"])
     folder.mkdir()
     (folder / "results.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"it has results\.jsonl, but no fingerprint\.json"):
-        results.open_folder(folder, plan_of(["Markov"]), resume=True)
+        results.open_folder(folder, plan, plan.cells(), resume=True)
     (folder / "fingerprint.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="must be JSON"):
-        results.open_folder(folder, plan_of(["Markov"]), resume=True)
+        results.open_folder(folder, plan, plan.cells(), resume=True)
 
 
 def test_one_run_at_a_time_holds_a_folder(tmp_path):
@@ -252,12 +255,78 @@ def test_a_process_that_dies_without_a_word_is_told(place):
     assert "unrecognized arguments: --nothing" in line["reason"]
 
 
-def test_energy_is_measured_or_not_told(tmp_path):
+# ---- energy ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_tells_where_a_counter_can_be_read(tmp_path):
     assert not machine_tells(str(tmp_path))
     (tmp_path / "intel-rapl:0").mkdir()
     (tmp_path / "intel-rapl:0/energy_uj").write_text("1")
     assert machine_tells(str(tmp_path))
-    with measured() as found:
-        assert found == []
-    assert len(found) == 1
-    assert found[0] is None or found[0] >= 0
+
+
+def test_energy_is_what_was_counted_without_what_is_guessed(meter):
+    with measured() as reading:
+        assert meter.running == 1
+        assert reading == Reading()
+    assert reading == Reading(kwh=0.003)
+    assert meter.running == 0
+    (arguments,) = meter.made
+    assert arguments["output_methods"] == arguments["output_handlers"] == []
+    assert arguments["emissions_endpoint"] is None
+    with pytest.raises(KeyError), measured():
+        raise KeyError
+    assert meter.running == 0, "it is stopped where what it measures fails"
+
+
+def test_without_a_counter_there_is_no_guess(meter, monkeypatch):
+    monkeypatch.setattr(sys.modules["codecarbon.core.cpu"], "is_rapl_available", lambda: False)
+    with measured() as reading:
+        pass
+    monkeypatch.setattr("recbole_lsti.benchmark.energy.machine_tells", lambda: False)
+    with measured() as other:
+        pass
+    assert reading == other == Reading()
+    assert meter.made == []
+
+
+def test_a_fault_of_the_meter_is_told_and_ends_nothing(meter, monkeypatch):
+    monkeypatch.setattr(meter, "starts", False)
+    with measured() as reading:
+        done = True
+    assert done
+    assert reading == Reading(fault="RuntimeError: codecarbon must have measured: it could not start")
+    monkeypatch.setattr(meter, "start", lambda self: 1 / 0)
+    with measured() as reading:
+        pass
+    assert reading == Reading(fault="ZeroDivisionError: division by zero")
+
+
+def test_codecarbon_itself_counts_and_writes_and_says_nothing(tmp_path, monkeypatch, capfd):
+    """One Wh passes on a counter of our own; user settings that would send and write it elsewhere count for nothing."""
+    pytest.importorskip("codecarbon")
+    from codecarbon.core import cpu
+    from codecarbon.external import hardware
+
+    counter = tmp_path / "rapl/intel-rapl/intel-rapl:0"
+    counter.mkdir(parents=True)
+    for name, text in (("name", "package-0"), ("energy_uj", "5000"), ("max_energy_range_uj", "262143328850")):
+        (counter / name).write_text(text, encoding="utf-8")
+    base = str(counter.parent)
+    rapl, found = hardware.IntelRAPL, cpu.is_rapl_available
+    monkeypatch.setattr(cpu, "is_rapl_available", lambda: found(base))
+    monkeypatch.setattr(hardware, "IntelRAPL", lambda **more: rapl(**{**more, "rapl_dir": base}))
+    monkeypatch.setattr("recbole_lsti.benchmark.energy.machine_tells", lambda: True)
+    for name, value in (("OUTPUT_METHODS", "csv,api"), ("EMISSIONS_ENDPOINT", "http://localhost:1"), ("PUE", "7")):
+        monkeypatch.setenv(f"CODECARBON_{name}", value)
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail("it asked the network"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    with measured() as reading:
+        time.sleep(0.1)  # it reads no counter twice within a twentieth of a second
+        (counter / "energy_uj").write_text(str(5000 + 3_600_000_000), encoding="utf-8")
+    assert reading.fault is None
+    assert reading.kwh == pytest.approx(0.001, rel=1e-3)
+    assert list(empty.iterdir()) == []
+    assert "".join(capfd.readouterr()) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,17 @@ import yaml
 from conftest import random_rows, write_inter
 
 from benchmark.conftest import SETTINGS
+from recbole_lsti.benchmark import results
+from recbole_lsti.benchmark.cell import main as run_cell
 from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.execute import Options, run_plan
 from recbole_lsti.benchmark.expect import read_expected, regressions
+from recbole_lsti.benchmark.plan import _known
 from recbole_lsti.benchmark.results import load_arrays, read_results
-from recbole_lsti.benchmark.tables import summarise
+from recbole_lsti.benchmark.tables import summarise, write_tables
+from recbole_lsti.benchmark.view import outcome
 from recbole_lsti.cli import main
+from recbole_lsti.config import properties_folder
 
 OUTPUT = {"summary.csv", "table.md", "table.tex", "comparison.png", "comparison.svg", "report.md", "expect.yaml"}
 RESOLVED = {"plan.yaml", "fingerprint.json", "environment.json", "results.jsonl", "cells"}
@@ -130,6 +136,47 @@ def check_cell(out: Path, line: dict[str, Any]) -> None:
     assert "training sequences" in (folder / "run.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("lacking", "broken"),
+    [
+        ("groups", "recbole_lsti.evaluation.groups.group_table"),
+        ("latency_ms", "recbole_lsti.benchmark.cell._latency_ms"),
+        ("user_metrics", "recbole_lsti.benchmark.cell.np.save"),
+        ("energy_kwh", "recbole_lsti.benchmark.energy._started"),
+    ],
+)
+def test_a_fault_beside_the_metrics_costs_that_alone(plan_of, meter, monkeypatch, lacking, broken):
+    def fail(path: Any = None, *args: Any, **kwargs: Any) -> None:
+        if lacking == "user_metrics":  # half an array, as a full disk leaves it
+            Path(path).write_bytes(b"half")
+        raise OSError("no space\nleft")
+
+    plan = plan_of(["GRU4Rec"])
+    (cell,) = plan.cells()
+    folder = Path("out/cells") / cell.id
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(json.dumps({"head": cell.head(), "settings": cell.settings}), encoding="utf-8")
+    monkeypatch.setattr(broken, fail)
+    assert run_cell([str(folder)]) == 0
+    line = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (line["status"], line["reason"]) == ("ok", None)
+    assert line["incomplete"] == {lacking: "OSError: no space left"}
+    assert line["unseen"]["hit@10"] > 0
+    assert line["cost"]["train_seconds"] > 0
+    assert (line["cost"]["latency_ms"] is None) == (lacking == "latency_ms")
+    assert (line["cost"]["energy_kwh"] is None) == (lacking == "energy_kwh")
+    assert (folder / "groups.json").exists() == (lacking != "groups")
+    assert (load_arrays("out", cell.id) is None) == (line["user_metrics"] == []) == (lacking == "user_metrics")
+    assert list(folder.glob("*.npy")) == [] or lacking != "user_metrics"
+    told = f"without {lacking}: OSError: no space left"
+    assert outcome(line) == f"ndcg@10 {line['unseen']['ndcg@10']:.4f}, {told}"
+    rows = summarise(plan, [line], Path("out"))
+    write_tables(plan, rows, Path("out"))
+    assert f"GRU4Rec lacks {lacking}: OSError: no space left\n" in Path("out/table.md").read_text(encoding="utf-8")
+    if lacking != "energy_kwh":
+        assert "no space" in (folder / "traceback.txt").read_text(encoding="utf-8")
+
+
 def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place):
     write_plan([SLOW, "GRU4Rec"], budget={}, settings={**SETTINGS, "epochs": 1})
     run = benchmark("plan.yaml", "--output", "out")
@@ -214,6 +261,37 @@ def test_sampled_negatives_are_ranked_raw_alone(plan_of):
     assert all(line["unseen"] is None and line["raw"]["hit@10"] == 1.0 for line in lines), "six candidates, ten places"
     rows = summarise(plan, lines, Path("out"))
     assert rows[0]["raw:hit@10_mean"] == 1.0
+    assert rows[0]["raw:ndcg@10_low"] < rows[0]["raw:ndcg@10_mean"] < rows[0]["raw:ndcg@10_high"]
+    assert rows[0].get("unseen:ndcg@10_low") is None
+
+
+@pytest.mark.parametrize("split", ["loo", "time"])
+def test_values_of_users_are_kept_among_sampled_negatives_too(plan_of, split, capsys):
+    few = {"topk": [2], "valid_metric": "NDCG@2"}
+    lines = run_plan(
+        plan_of(["GRU4Rec", "Popularity"], ranking="uni9", split=split, settings=few), Path("out"), Options()
+    )
+    for line in lines:
+        assert (line["status"], line["incomplete"]) == ("ok", {})
+        arrays = load_arrays("out", line["cell"])
+        assert arrays is not None
+        assert np.isnan(arrays["unseen"]).all()
+        assert 0 < line["raw"]["ndcg@2"] < 1
+        for column, metric in enumerate(line["user_metrics"]):
+            assert arrays["raw"][:, column].mean() == pytest.approx(line["raw"][metric], abs=6e-5)
+        assert len(set(arrays["users"])) == len(arrays["users"]), "a row is a user"
+        assert not Path("out/cells", line["cell"], "groups.json").exists()
+    events = Path("dataset/tiny/tiny.inter").read_text(encoding="utf-8").splitlines()[1:]
+    had = {tuple(event.split("\t")[:2]) for event in events}
+    assert set(zip(arrays["users"], arrays["targets"], strict=True)) <= had
+    capsys.readouterr()
+    assert main(["compare", "out", "--baseline", "Popularity"]) == 0
+    told = capsys.readouterr().out
+    assert f"{len(arrays['users'])} users" in told
+    assert "unseen (" not in told
+    run_plan(plan_of(["Popularity"], split=split, settings=few), Path("whole"), Options())
+    assert main(["compare", "out", "whole", "--baseline", "Popularity"]) == 2
+    assert "(ranking uni9) and Popularity (B) (full) must be ranked among the same items" in capsys.readouterr().err
 
 
 def test_a_model_of_two_stages_does_both(plan_of, place):
@@ -274,6 +352,87 @@ def test_a_changed_plan_or_data_set_is_told(done, capsys):
     assert main(flags) == 2
     assert "tiny.inter has changed" in capsys.readouterr().err
     assert (done / "results.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def defaults(done, tmp_path, monkeypatch) -> Any:
+    """Changes the defaults behind a folder with results: a function of a file in properties/ and its new last line."""
+    folder = tmp_path / "changed"
+    shutil.copytree(properties_folder(), folder)
+    monkeypatch.setattr("recbole_lsti.config.properties_folder", lambda: folder)
+
+    def change(name: str, line: str) -> None:
+        with open(folder / name, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+        _known.cache_clear()
+
+    yield change
+    _known.cache_clear()
+
+
+RESUME = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
+
+
+def test_a_changed_default_is_refused_where_there_are_results(done, defaults, capsys):
+    before = (done / "results.jsonl").read_bytes()
+    defaults("model/Markov.yaml", "markov_order: 7")
+    assert main(RESUME) == 2
+    error = capsys.readouterr().err
+    order = yaml.safe_load((properties_folder() / "model/Markov.yaml").read_text(encoding="utf-8"))["markov_order"]
+    assert f"must be of the same settings as its results: markov_order was {order}, is 7 in Markov-tiny-loo; " in error
+    assert error.count("\n") == 1
+    assert (done / "results.jsonl").read_bytes() == before
+    (done / "results.jsonl").write_text("", encoding="utf-8")  # as if no such cell had ended
+    assert main(RESUME) == 0
+    assert capsys.readouterr().err.startswith("[1/1] Markov-tiny-loo-2020"), "and nothing is to be told"
+    fingerprint = json.loads((done / "fingerprint.json").read_text(encoding="utf-8"))
+    assert fingerprint["settings"]["Markov-tiny-loo"]["markov_order"] == 7
+
+
+def test_what_belongs_to_a_machine_may_change(done, defaults, capsys):
+    defaults("overall.yaml", "checkpoint_dir: elsewhere")
+    defaults("overall.yaml", "gpu_id: 3")
+    assert main(RESUME) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_setting_that_is_new_and_other_versions_are_told(done, defaults, monkeypatch, capsys):
+    defaults("overall.yaml", "tail_ratio: 0.2")
+    monkeypatch.setattr(results, "versions", lambda: {"recbole_lsti": "9.0", "recbole": "1.2.1", "torch": "3.0"})
+    was = json.loads((done / "fingerprint.json").read_text(encoding="utf-8"))["versions"]
+    assert main(RESUME) == 0
+    told = [
+        "out goes on although tail_ratio is new (0.2) in Markov-tiny-loo",
+        f"out goes on although recbole_lsti was {was['recbole_lsti']}, is 9.0",
+        f"out goes on although torch was {was['torch']}, is 3.0",
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"recbole-lsti: {text}" for text in told]
+    here = json.loads((done / "environment.json").read_text(encoding="utf-8"))
+    assert here["notes"] == told
+    assert here["earlier"][0]["notes"] == []
+    assert main(RESUME) == 0
+    assert capsys.readouterr().err == "", "from now on they are the folder's"
+
+
+def test_a_folder_from_before_settings_were_written_down_goes_on(done, capsys):
+    path = done / "fingerprint.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({"format": 1, "version": "0.1.0", **{k: content[k] for k in ("plan", "data")}}))
+    assert main(RESUME) == 0
+    error = capsys.readouterr().err
+    assert "although settings were not written down in Markov-tiny-loo\n" in error
+    assert "although torch was of an unknown version, is " in error
+
+
+def test_many_cells_of_one_change_are_one_text():
+    before = {f"m{k}-d-loo": {"a": 1, "b": 2} for k in range(5)}
+    now = {name: {"a": 9, "c": 3} for name in before}
+    refused, noted = results._setting_changes(before, now, before)
+    assert refused == ["a was 1, is 9 in m0-d-loo, m1-d-loo, m2-d-loo and 2 more"]
+    assert noted == [
+        "b (2) is gone in m0-d-loo, m1-d-loo, m2-d-loo and 2 more",
+        "c is new (3) in m0-d-loo, m1-d-loo, m2-d-loo and 2 more",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,23 @@ def test_every_split_gives_recboles_rows_in_recboles_order(chosen: dict, seed: i
         assert_same_parts(LSTIDataset(config), recbole_dataset(config))
 
 
+@pytest.mark.parametrize(
+    "chosen", [each for each in SPLITS if "group_by" not in each], ids=lambda each: str(each["split"])
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_file_in_time_order_gives_recboles_rows_whatever_float32_holds(
+    tmp_path: Path, chosen: dict, scaled: bool
+) -> None:
+    """Users whose first rows float32 cannot tell apart come in RecBole's order, for an epoch's shuffle starts there."""
+    random = np.random.default_rng(3)
+    moments = 1_400_000_000 + np.sort(random.integers(1500, size=400))  # float32 knows every 128th of these seconds
+    rows = [(f"u{random.integers(60)}", f"i{random.integers(9)}", moment) for moment in moments]
+    write(tmp_path / "s", "inter", "user_id:token item_id:token timestamp:float", rows)
+    config = make_config(tmp_path / "s", eval_args={**EVAL_ARGS, **chosen}, normalize_all=scaled)
+    ours = LSTIDataset(config)
+    assert_same_parts(ours, recbole_dataset(config))
+
+
 def test_no_split_takes_a_python_step_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole.data.dataset import Dataset
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.process import end_with_stdin
 
 LATENCY_CALLS, LATENCY_SECONDS = 50, 5.0  # at most so many calls, for at most so long
 
@@ -31,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the process that started it ends")
     known = parser.parse_args(argv)
     if known.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        end_with_stdin()
     cell = json.loads((known.folder / "cell.json").read_text(encoding="utf-8"))
     head, settings = cell["head"], cell["settings"]
     try:
@@ -55,12 +54,6 @@ def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[st
     """Return the line of a cell that has no results."""
     nothing: dict[str, Any] = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
     return {**head, "status": status, "reason": reason, **nothing}
-
-
-def _end_with_stdin() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os._exit(1)
 
 
 def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -91,15 +91,10 @@ def report(plan: Plan, lines: list[dict[str, Any]], folder: Path) -> None:
 
 def _options(known: argparse.Namespace) -> Any:
     from recbole_lsti.benchmark.execute import Options
-    from recbole_lsti.errors import one_of
+    from recbole_lsti.cluster import check_executor
 
-    if known.executor not in ("local", "dask"):
-        raise one_of("executor", known.executor, ("local", "dask"))
-    if known.scheduler and known.executor != "dask":
-        raise ValueError(f"scheduler ({known.scheduler}) must go with --executor dask")
     jobs = 1 if known.jobs is None else known.jobs
-    if jobs < 1:
-        raise ValueError(f"jobs ({jobs}) must be 1 or more")
+    check_executor(known.executor, known.scheduler, jobs)
     retries = known.retries if known.retries is not None else 2 * (known.executor == "dask")
     if retries < 0:
         raise ValueError(f"retries ({retries}) must be 0 or more")

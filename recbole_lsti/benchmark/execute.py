@@ -16,6 +16,7 @@ from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import View
+from recbole_lsti.process import threads_of
 
 
 class Options(NamedTuple):
@@ -36,9 +37,7 @@ class Options(NamedTuple):
     @property
     def threads(self) -> int | None:
         """Threads of each cell, where several share this machine; None: as the environment says."""
-        if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
-            return None
-        return max(1, (os.cpu_count() or 1) // self.jobs)
+        return threads_of(self.jobs)
 
 
 def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -> list[dict[str, Any]]:

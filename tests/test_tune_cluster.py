@@ -147,6 +147,7 @@ def test_a_trial_on_a_worker_is_pruned_in_the_middle(
     wait_for(lambda: not any(map(children_of, cluster.processes[1:])), 10)
 
 
+@pytest.mark.slow
 def test_when_who_asked_is_killed_the_workers_stop_and_a_resume_goes_on(
     place: Path, settings: dict, cluster: Cluster
 ) -> None:

@@ -1,7 +1,8 @@
 """One cell in a process of its own: `python -m recbole_lsti.benchmark.cell CELL_DIR`.
 
-The folder holds cell.json, what is to be done. Afterwards it holds result.json and the arrays of the test rows, or
-traceback.txt and a result.json that says why there are none. With `--estimate` one batch each is timed instead.
+The folder holds cell.json, what is to be done. Afterwards it holds result.json and the arrays of the test rows, or what
+a search has found, or traceback.txt and a result.json that says why there is none. With `--estimate` one batch each is
+timed instead.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ def main(argv: list[str] | None = None) -> int:
             from recbole_lsti.benchmark.estimate import time_batches
 
             line = {**head, **time_batches(head["model"], head["dataset"], settings)}
+        elif "search" in cell:
+            from recbole_lsti.benchmark.tuning import run_search
+
+            line = {**head, "status": "ok", "reason": None, **run_search(head, settings, cell["search"], known.folder)}
         else:
             line = {**head, "status": "ok", "reason": None, **run_cell(head, settings, known.folder)}
     except Exception as error:

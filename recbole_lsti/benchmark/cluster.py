@@ -67,6 +67,7 @@ def run_on_cluster(
                 for_workers(cell.settings),
                 memory_gib,
                 options.threads,
+                cell.search,
                 key=f"{cell.id}-{token}",
                 retries=options.retries,
                 pure=False,
@@ -78,10 +79,10 @@ def run_on_cluster(
             cell = futures[future]
             if future.status == "finished":
                 line, files = future.result()
-                _unpack(files, folder / "cells" / cell.id)
+                _unpack(files, folder / cell.place)
                 yield line
             elif future.status == "error":
-                yield _keep_failure(cell, future.exception(), folder / "cells" / cell.id)
+                yield _keep_failure(cell, future.exception(), folder / cell.place)
             else:
                 lost.append(cell.id)
         if lost:
@@ -91,9 +92,13 @@ def run_on_cluster(
 
 
 def run_remote(
-    head: dict[str, Any], settings: dict[str, Any], memory_gib: float | None, threads: int | None
+    head: dict[str, Any],
+    settings: dict[str, Any],
+    memory_gib: float | None,
+    threads: int | None,
+    search: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Run one cell on a worker.
+    """Run one cell, or one search, on a worker.
 
     Returns:
         tuple: its line, and the files of its folder, name -> content.
@@ -105,7 +110,7 @@ def run_remote(
     get_worker().log_event(TOPIC, head["cell"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / head["cell"]
-        line = run_process(head, settings, folder, memory_gib, threads, is_unwanted)
+        line = run_process(head, settings, folder, memory_gib, threads, is_unwanted, search=search)
         files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         if line.get("killed"):
             raise CellKilledError(line["reason"], files)

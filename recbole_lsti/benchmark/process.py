@@ -21,24 +21,37 @@ def run_process(
     threads: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
     flags: tuple[str, ...] = (),
+    search: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run one cell in a process of its own.
+    """Run one cell, or the search for the settings of several, in a process of its own.
 
     Args:
         head: what the cell's line begins with.
         settings: the config dict of the run.
-        folder: the cell's folder; what an earlier try left in it goes.
+        folder: the cell's folder; what an earlier try left in it goes, but for the study of a search that was killed.
+        search: `space` and `trials` of a search, whose trials then have the memory limit, each by itself.
         memory_gib, threads, stopped, flags: see `run_module`.
     Returns:
         dict: the cell's line. `status` is failed where it failed; `killed` is True where a signal ended it, and a
         second try may do better.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_whole(folder / "cell.json", to_json({"head": head, "settings": settings}, indent=2) + "\n")
+    if search is None or _has_ended(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)
+    work = {"head": head, "settings": settings}
+    if search is not None:
+        work["search"], memory_gib = {**search, "memory_gib": memory_gib}, None
+    write_whole(folder / "cell.json", to_json(work, indent=2) + "\n")
     ended = run_module("recbole_lsti.benchmark.cell", folder, flags, memory_gib, threads, stopped)
     if ended.reason is None:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     line = failed(head, ended.reason) | ({"killed": True} if ended.killed else {})
     write_whole(folder / "result.json", to_json(line, indent=2) + "\n")
     return line
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether an earlier try came to its end."""
+    result = folder / "result.json"
+    return result.is_file() and not json.loads(result.read_text(encoding="utf-8")).get("killed")

@@ -43,6 +43,8 @@ ALLOWED = {
     "config_rules.py": ("recbole.evaluator",),
     "config.py": ("torch", "yaml", "recbole.config", "recbole.model", "recbole.utils", "recbole_lsti.config_rules"),
     "every_position.py": ("torch", "recbole.data"),
+    "process.py": ("psutil",),
+    "cluster.py": ("distributed",),
     "trainer.py": (
         *("torch", "tqdm", "recbole.trainer", "recbole.utils"),
         *("recbole_lsti.checkpoint", "recbole_lsti.config", "recbole_lsti.evaluation", "recbole_lsti.every_position"),

@@ -1,16 +1,15 @@
 """One cell in a process of its own: `python -m recbole_lsti.benchmark.cell CELL_DIR`.
 
-The folder holds cell.json, what is to be done. Afterwards it holds result.json and the arrays of the test rows, or
-traceback.txt and a result.json that says why there are none. With `--estimate` one batch each is timed instead.
+The folder holds cell.json, what is to be done. Afterwards it holds result.json and the arrays of the test rows, or what
+a search has found, or traceback.txt and a result.json that says why there is none. With `--estimate` one batch each is
+timed instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.process import end_with_stdin
 
 LATENCY_CALLS, LATENCY_SECONDS = 50, 5.0  # at most so many calls, for at most so long
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the process that started it ends")
     known = parser.parse_args(argv)
     if known.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        end_with_stdin()
     cell = json.loads((known.folder / "cell.json").read_text(encoding="utf-8"))
     head, settings = cell["head"], cell["settings"]
     try:
@@ -43,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
             from recbole_lsti.benchmark.estimate import time_batches
 
             line = {**head, **time_batches(head["model"], head["dataset"], settings)}
+        elif "search" in cell:
+            from recbole_lsti.benchmark.tuning import run_search
+
+            line = {**head, "status": "ok", "reason": None, **run_search(head, settings, cell["search"], known.folder)}
         else:
             line = {**head, "status": "ok", "reason": None, **run_cell(head, settings, known.folder)}
     except Exception as error:
@@ -60,12 +64,6 @@ def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[st
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _end_with_stdin() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os._exit(1)
 
 
 def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help="most epochs of each training")
     parser.add_argument("--minutes", type=float, help="most minutes of each training, ended after an epoch")
     parser.add_argument("--memory-gib", type=float, help="a cell that needs more memory is ended")
+    parser.add_argument("--trials", type=int, help="trials that each model gets before its cells run")
+    parser.add_argument("--space", help="what the trials search: YAML, or lines of RecBole's hyper.test format")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting for every model that knows it")
     parser.add_argument("--no-controls", action="store_true", help="leave the control rows out")
     parser.add_argument("--output", type=Path, help="results folder (default: saved/benchmark-<plan>)")
@@ -91,15 +93,10 @@ def report(plan: Plan, lines: list[dict[str, Any]], folder: Path) -> None:
 
 def _options(known: argparse.Namespace) -> Any:
     from recbole_lsti.benchmark.execute import Options
-    from recbole_lsti.errors import one_of
+    from recbole_lsti.cluster import check_executor
 
-    if known.executor not in ("local", "dask"):
-        raise one_of("executor", known.executor, ("local", "dask"))
-    if known.scheduler and known.executor != "dask":
-        raise ValueError(f"scheduler ({known.scheduler}) must go with --executor dask")
     jobs = 1 if known.jobs is None else known.jobs
-    if jobs < 1:
-        raise ValueError(f"jobs ({jobs}) must be 1 or more")
+    check_executor(known.executor, known.scheduler, jobs)
     retries = known.retries if known.retries is not None else 2 * (known.executor == "dask")
     if retries < 0:
         raise ValueError(f"retries ({retries}) must be 0 or more")
@@ -155,11 +152,12 @@ def _changes(known: argparse.Namespace) -> dict[str, Any]:
     if known.seeds is not None:
         seeds = [parse_literal(word) for word in _names(known.seeds)]
         changes["seeds"] = seeds[0] if len(seeds) == 1 and "," not in known.seeds else seeds
-    if known.ranking is not None:
-        changes["ranking"] = known.ranking
+    for key in ("ranking", "space"):
+        if getattr(known, key) is not None:
+            changes[key] = getattr(known, key)
     if known.no_controls:
         changes["controls"] = False
-    budget = {key: getattr(known, key) for key in ("epochs", "minutes", "memory_gib")}
+    budget = {key: getattr(known, key) for key in ("epochs", "minutes", "memory_gib", "trials")}
     changes["budget"] = {key: value for key, value in budget.items() if value is not None}
     changes["settings"] = {}
     for word in known.set or []:

@@ -1,4 +1,4 @@
-"""Running cells as Dask tasks: on a cluster whose scheduler is named, else on one made for the occasion.
+"""Running cells as Dask tasks.
 
 A task runs its cell in a process of its own on the worker, and hands the files of the cell's folder back with its line:
 workers need the data sets and this package, but no folder in common with the one who asked. A worker that is lost loses
@@ -11,7 +11,6 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,12 @@ from recbole_lsti.benchmark.cell import failed
 from recbole_lsti.benchmark.plan import Cell
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.cluster import client_of, for_workers, is_unwanted
 
 if TYPE_CHECKING:
     from recbole_lsti.benchmark.execute import Options
 
 TOPIC = "recbole-lsti-cells"
-ANSWER_SECONDS = 10
 
 
 class CellKilledError(RuntimeError):
@@ -56,7 +55,7 @@ def run_on_cluster(
         ConnectionError: the scheduler does not answer, or goes away while cells are under way.
         ImportError: dask or distributed is not installed.
     """
-    with _client(options) as client:
+    with client_of(options.scheduler, options.jobs) as client:
         from distributed import as_completed
 
         client.subscribe_topic(TOPIC, lambda event: started(event[1]))
@@ -65,9 +64,10 @@ def run_on_cluster(
             client.submit(
                 run_remote,
                 cell.head(),
-                _absolute(cell.settings),
+                for_workers(cell.settings),
                 memory_gib,
                 options.threads,
+                cell.search,
                 key=f"{cell.id}-{token}",
                 retries=options.retries,
                 pure=False,
@@ -79,10 +79,10 @@ def run_on_cluster(
             cell = futures[future]
             if future.status == "finished":
                 line, files = future.result()
-                _unpack(files, folder / "cells" / cell.id)
+                _unpack(files, folder / cell.place)
                 yield line
             elif future.status == "error":
-                yield _keep_failure(cell, future.exception(), folder / "cells" / cell.id)
+                yield _keep_failure(cell, future.exception(), folder / cell.place)
             else:
                 lost.append(cell.id)
         if lost:
@@ -92,9 +92,13 @@ def run_on_cluster(
 
 
 def run_remote(
-    head: dict[str, Any], settings: dict[str, Any], memory_gib: float | None, threads: int | None
+    head: dict[str, Any],
+    settings: dict[str, Any],
+    memory_gib: float | None,
+    threads: int | None,
+    search: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Run one cell on a worker.
+    """Run one cell, or one search, on a worker.
 
     Returns:
         tuple: its line, and the files of its folder, name -> content.
@@ -106,15 +110,11 @@ def run_remote(
     get_worker().log_event(TOPIC, head["cell"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / head["cell"]
-        line = run_process(head, settings, folder, memory_gib, threads)
+        line = run_process(head, settings, folder, memory_gib, threads, is_unwanted, search=search)
         files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         if line.get("killed"):
             raise CellKilledError(line["reason"], files)
         return line, files
-
-
-def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
-    return {**settings, "data_path": str(Path(settings.get("data_path", "dataset")).resolve())}
 
 
 def _unpack(files: dict[str, bytes], folder: Path) -> None:
@@ -136,28 +136,3 @@ def _keep_failure(cell: Cell, error: BaseException, folder: Path) -> dict[str, A
     line = failed(cell.head(), " ".join(reason.split()))
     write_whole(folder / "result.json", to_json(line, indent=2) + "\n")
     return line
-
-
-@contextmanager
-def _client(options: Options) -> Iterator[Any]:
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise ImportError("executor dask needs dask and distributed: pip install 'recbole-lsti[cluster]'") from None
-
-    if options.scheduler is None:
-        with (
-            LocalCluster(n_workers=options.jobs, threads_per_worker=1, processes=True, dashboard_address=None) as here,
-            Client(here, set_as_default=False) as client,
-        ):
-            yield client
-        return
-    try:
-        client = Client(options.scheduler, timeout=ANSWER_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConnectionError(
-            f"scheduler ({options.scheduler}) must be the address of a Dask scheduler that answers within "
-            f"{ANSWER_SECONDS} s, such as tcp://host:8786: {' '.join(str(error).split())}"
-        ) from None
-    with client:
-        yield client

@@ -97,6 +97,8 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
         kinds.setdefault((cell.variant, cell.dataset, cell.split), []).append(cell)
     for (variant, dataset, split), same in kinds.items():
         yield f"# {variant} on {dataset}, {split}, seeds {', '.join(str(cell.seed) for cell in same)}"
+        if plan.trials and not same[0].reason:
+            yield f"# {plan.trials} trials before: {dict(same[0].space)}" if same[0].space else "# nothing is searched"
         if same[0].reason:
             yield f"# cannot run: {same[0].reason}\n"
         else:
@@ -113,10 +115,13 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
         if "seconds" not in found:
             yield f"{name:<44}{len(same):>6}  would fail: {found['reason']}"
             continue
-        total += len(same) * found["seconds"]
+        trials = plan.trials if same[0].space and plan.trials else 0
+        seconds = (len(same) + trials) * found["seconds"]
+        total += seconds
         yield (
             f"{name:<44}{len(same):>6}{found['epoch_seconds']:>10.1f}{found['rank_seconds']:>10.1f}"
-            f"{found['peak_rss_mib']:>8.0f}{found['n_parameters']:>12,}{duration(len(same) * found['seconds']):>14}"
+            f"{found['peak_rss_mib']:>8.0f}{found['n_parameters']:>12,}{duration(seconds):>14}"
+            + (f"  with {trials} trials" if trials else "")
         )
     most = duration(total / jobs)
     yield f"{len(cells)} cells, at most about {most}, {jobs} at a time; less where training stops early"

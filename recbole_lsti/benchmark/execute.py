@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import View
+from recbole_lsti.process import threads_of
 
 
 class Options(NamedTuple):
@@ -37,9 +39,7 @@ class Options(NamedTuple):
     @property
     def threads(self) -> int | None:
         """Threads of each cell, where several share this machine; None: as the environment says."""
-        if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
-            return None
-        return max(1, (os.cpu_count() or 1) // self.jobs)
+        return threads_of(self.jobs)
 
 
 def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -> list[dict[str, Any]]:
@@ -69,13 +69,43 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
                 done[cell.id] = failed(cell.head(), cell.reason, "skipped")
                 results.append(folder, done[cell.id])
         todo = [cell for cell in cells if cell.id not in done]
-        with View([cell.id for cell in todo], len(cells) - len(todo), options.jobs) as view:
-            for line in _executor(options)(todo, folder, plan.memory_gib, options, view.started):
-                line.pop("killed", None)
-                results.append(folder, line)
-                view.ended(line)
+        found = _searched(plan, todo, folder, options)
+        for cell in todo:
+            if (line := found.get(cell.kind, {})).get("status") == "failed":
+                results.append(folder, failed(cell.head(), f"no settings were found for it: {line['reason']}"))
+        todo = [_with_found(cell, found) for cell in todo if found.get(cell.kind, {}).get("status") != "failed"]
+        for line in _lines(todo, len(cells) - len(todo), plan, folder, options):
+            line.pop("killed", None)
+            results.append(folder, line)
         lines = results.read_results(folder).lines
     return [lines[cell.id] for cell in cells]
+
+
+def _searched(plan: Plan, cells: Sequence[Cell], folder: Path, options: Options) -> dict[str, dict[str, Any]]:
+    """Make the searches that cells wait for and that are not there; return the lines of all, name -> line."""
+    searches = plan.searches(cells)
+    there = {}
+    for search in searches:
+        result = folder / search.place / "result.json"
+        line = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+        if line.get("status") == "ok":
+            there[search.id] = line
+    todo = [search for search in searches if search.id not in there]
+    return there | {line["cell"]: line for line in _lines(todo, len(there), plan, folder, options)}
+
+
+def _with_found(cell: Cell, found: dict[str, dict[str, Any]]) -> Cell:
+    return replace(cell, settings={**cell.settings, **found[cell.kind]["values"]}) if cell.space else cell
+
+
+def _lines(work: Sequence[Cell], already: int, plan: Plan, folder: Path, options: Options) -> Iterator[dict[str, Any]]:
+    """Run cells or searches and yield their lines, each shown once it has been taken down."""
+    if not work:
+        return
+    with View([cell.id for cell in work], already, options.jobs) as view:
+        for line in _executor(options)(work, folder, plan.memory_gib, options, view.started):
+            yield line
+            view.ended(line)
 
 
 Executor = Callable[[Sequence[Cell], Path, float | None, Options, Callable[[str], None]], Iterator[dict[str, Any]]]
@@ -109,10 +139,17 @@ def run_here(
 
     def work(cell: Cell) -> dict[str, Any]:
         started(cell.id)
-        place = folder / "cells" / cell.id
         line: dict[str, Any] = {}
         for _ in range(options.retries + 1):
-            line = run_process(cell.head(), cell.settings, place, memory_gib, options.threads, stop.is_set)
+            line = run_process(
+                cell.head(),
+                cell.settings,
+                folder / cell.place,
+                memory_gib,
+                options.threads,
+                stop.is_set,
+                search=cell.search,
+            )
             if not line.get("killed"):
                 break
         return line

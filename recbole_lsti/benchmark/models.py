@@ -8,10 +8,11 @@ model is trained on is settled by LSTIConfig.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_lsti.config import known_keys, sequential_model
+from recbole_lsti.config import LSTIConfig, known_keys, sequential_model
 from recbole_lsti.data.checker import find_folder
 
 TRAINING_FREE = ("Markov", "Popularity")
@@ -39,6 +40,19 @@ def sequential_models() -> list[str]:
 
     theirs = [n for n, cls in vars(sequential_recommender).items() if getattr(cls, "type", 0) is ModelType.SEQUENTIAL]
     return sorted({*theirs, *REGISTERED}, key=str.lower)
+
+
+@cache
+def known_settings(model: str) -> frozenset[str]:
+    """Return the settings that a model's run reads."""
+    config = LSTIConfig(model, "ml-100k")
+    return frozenset(config.internal_config_dict) | known_keys(config.model_class)
+
+
+@cache
+def is_trained_in_stages(model: str) -> bool:
+    """Whether a model is pre-trained first, as S3Rec is."""
+    return LSTIConfig(model, "ml-100k")["train_stage"] == "pretrain"
 
 
 def needs(model: str, dataset: str, given: Mapping[str, Any]) -> Needs:

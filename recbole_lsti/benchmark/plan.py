@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from recbole_lsti.benchmark.models import TRAINING_FREE, needs, sequential_models
-from recbole_lsti.config import LSTIConfig, check_keys, known_keys, plain_config, sequential_model
+from recbole_lsti.benchmark.models import TRAINING_FREE, known_settings, needs, sequential_models
+from recbole_lsti.config import LSTIConfig, check_keys, plain_config, sequential_model
 from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import nearest
 
-KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "settings", "controls")
-BUDGET_KEYS = ("epochs", "minutes", "memory_gib")
+KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "space", "settings", "controls")
+BUDGET_KEYS = ("epochs", "minutes", "memory_gib", "trials")
 FIRST_SEED = 2020
 OWN = {
     "load_col",
@@ -59,11 +58,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a variant on one split of a data set with one seed.
+    """One training: a variant on one split of a data set with one seed; or the search for the settings of several.
 
     Attributes:
         settings: the config dict that the run gets.
         reason: why it cannot run, or None.
+        space: what is searched before it runs, as a plan spells it; nothing: it runs as it is.
+        trials: those of a search; None: it is a training.
     """
 
     variant: str
@@ -73,16 +74,28 @@ class Cell:
     seed: int
     settings: dict[str, Any]
     reason: str | None = None
+    space: Mapping[str, Any] = field(default_factory=dict)
+    trials: int | None = None
 
     @property
     def kind(self) -> str:
-        """The name of the cells that differ by their seed alone: `<variant>-<dataset>-<split>`."""
+        """The name of the cells that differ by their seed alone, and of the search for their settings."""
         return f"{self.variant}-{self.dataset}-{self.split}"
 
     @property
     def id(self) -> str:
-        """The cell's name, which is its folder's: `<variant>-<dataset>-<split>-<seed>`."""
-        return f"{self.kind}-{self.seed}"
+        """The cell's name, which is its folder's: `<variant>-<dataset>-<split>-<seed>`; a search has no seed in it."""
+        return self.kind if self.trials else f"{self.kind}-{self.seed}"
+
+    @property
+    def place(self) -> str:
+        """Where its folder lies in the results folder."""
+        return f"{'tuning' if self.trials else 'cells'}/{self.id}"
+
+    @property
+    def search(self) -> dict[str, Any] | None:
+        """What its process is told of a search; None: it is a training."""
+        return {"space": dict(self.space), "trials": self.trials} if self.trials else None
 
     def effective(self) -> dict[str, Any]:
         """Return every setting of the run, defaults included, as plain data."""
@@ -104,7 +117,9 @@ class Plan:
         splits: of SPLITS.
         ranking: `full`, or `uniN`/`popN`: N negatives drawn once, the same for every model.
         epochs, minutes: at most, for each training; None: what the models' defaults say.
-        memory_gib: a cell that needs more is ended; None: no limit.
+        memory_gib: a cell or a trial that needs more is ended; None: no limit.
+        trials: of each variant on each data set and split before its cells run; None: they run as they are.
+        space: what the trials search, as plain data.
         settings: for every model that knows the key.
     """
 
@@ -117,6 +132,8 @@ class Plan:
     epochs: int | None = None
     minutes: float | None = None
     memory_gib: float | None = None
+    trials: int | None = None
+    space: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -135,6 +152,7 @@ class Plan:
             "split": list(self.splits),
             "ranking": self.ranking,
             "budget": budget,
+            **({"space": dict(self.space)} if self.space else {}),
             "settings": dict(self.settings),
         }
 
@@ -152,7 +170,7 @@ class Plan:
                     first[variant.name, dataset, split] = self._cell(variant, dataset, split)
         self._check_settings()
         cells = [
-            Cell(cell.variant, cell.model, cell.dataset, cell.split, seed, {**cell.settings, "seed": seed}, cell.reason)
+            replace(cell, seed=seed, settings={**cell.settings, "seed": seed})
             for seed in self.seeds
             for cell in first.values()
         ]
@@ -163,7 +181,7 @@ class Plan:
         return cells
 
     def _cell(self, variant: Variant, dataset: str, split: str) -> Cell:
-        known = _known(variant.model)
+        known = known_settings(variant.model)
         given = {key: value for key, value in self.settings.items() if key in known} | dict(variant.settings)
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
@@ -175,13 +193,35 @@ class Plan:
         LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name included
         needed = needs(variant.model, dataset, settings)
         settings = {**settings, **needed.settings}
-        return Cell(variant.name, variant.model, dataset, split, FIRST_SEED, settings, needed.reason)
+        space = self.searched(variant)
+        return Cell(variant.name, variant.model, dataset, split, FIRST_SEED, settings, needed.reason, space)
+
+    def searched(self, variant: Variant) -> dict[str, Any]:
+        """Return what is searched for a variant, as plain data; nothing where it runs as it is."""
+        if not self.space:
+            return {}
+        from recbole_lsti.benchmark.tuning import searched
+
+        return searched(self.space, variant.model, variant.settings)
+
+    def searches(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Return the searches that must have been made before cells run, each with the plan's first seed."""
+        searches = {}
+        for cell in cells:
+            if cell.space:
+                settings = {**cell.settings, "seed": self.seeds[0]}
+                searches[cell.kind] = replace(cell, seed=self.seeds[0], settings=settings, trials=self.trials)
+        return list(searches.values())
 
     def _check_settings(self) -> None:
-        known: set[str] = set().union(*(_known(variant.model) for variant in self.variants))
+        known: set[str] = set().union(*(known_settings(variant.model) for variant in self.variants))
         if not known.issuperset(self.settings):  # a key of a model that is not in the plan is no misspelling
-            known |= set().union(*map(_known, sequential_models()))
+            known |= set().union(*map(known_settings, sequential_models()))
         check_keys(self.settings, known)
+        if self.space:
+            from recbole_lsti.benchmark.tuning import check_space
+
+            check_space(self.space, {variant.model for variant in self.variants}, self.settings)
 
 
 def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
@@ -189,12 +229,6 @@ def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
     own = settings.get(key)
     if own is None or (isinstance(own, int | float) and own > most):
         settings[key] = most
-
-
-@cache
-def _known(model: str) -> frozenset[str]:
-    config = LSTIConfig(model, "ml-100k")
-    return frozenset(config.internal_config_dict) | known_keys(config.model_class)
 
 
 def from_dict(content: Mapping[str, Any]) -> Plan:
@@ -222,8 +256,11 @@ def from_dict(content: Mapping[str, Any]) -> Plan:
         splits=tuple(_words("split", content.get("split", "loo"), tuple(SPLITS))),
         ranking=_ranking(content.get("ranking", "full")),
         settings=dict(settings),
+        space=_space(content.get("space")),
         **_budget(content.get("budget") or {}),
     )
+    if bool(plan.space) != bool(plan.trials):
+        raise ValueError(f"budget: trials ({plan.trials}) must go with a space to search, and a space with trials")
     names = [variant.name for variant in plan.variants]
     for name in names:
         if names.count(name) > 1:
@@ -316,15 +353,23 @@ def _ranking(value: Any) -> str:
     return str(value)
 
 
+def _space(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    from recbole_lsti.benchmark.tuning import read
+
+    return read(value)
+
+
 def _budget(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"budget ({value}) must be a dict with epochs, minutes and memory_gib")
+        raise TypeError(f"budget ({value}) must be a dict with epochs, minutes, memory_gib and trials")
     for key, number in value.items():
         if key not in BUDGET_KEYS:
             raise ValueError(
                 f"key of budget ({key}) must be one of {', '.join(BUDGET_KEYS)}{nearest(key, BUDGET_KEYS)}"
             )
-        whole = key == "epochs"
+        whole = key in ("epochs", "trials")
         right = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool) and number > 0
         if number is not None and not right:
             raise ValueError(f"budget: {key} ({number}) must be a {'whole ' if whole else ''}number above 0")

@@ -13,6 +13,7 @@ import numpy as np
 from recbole_lsti.benchmark.models import TRAINING_FREE
 from recbole_lsti.benchmark.plan import Plan
 from recbole_lsti.benchmark.results import load_arrays, write_whole
+from recbole_lsti.benchmark.tuning import searched
 from recbole_lsti.evaluation.groups import BOOTSTRAP_USERS, bootstrap, normal_interval, sums_by_user
 from recbole_lsti.evaluation.significance import smaller_is_better
 
@@ -187,7 +188,7 @@ def remarks(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
         "`raw`: seen items compete; `unseen`: they are masked."
     )
     limit = " and ".join(budget) or "the epochs of the defaults"
-    lines = [f"Seeds {seeds}; at most {limit}; {_ranked(plan)}. {read}\n"]
+    lines = [f"Seeds {seeds}; at most {limit}; {_ranked(plan)}. {read}\n", *_searched(plan, rows)]
     smaller = smaller_is_better(main_metric(plan))
     for control in (row for row in rows if row["model"] in TRAINING_FREE):
         own = score(plan, control)
@@ -201,6 +202,25 @@ def remarks(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
         ]
         if beaten:
             lines.append(f"{control['variant']}, which trains nothing, is better than {', '.join(beaten)}.\n")
+    return lines
+
+
+def _searched(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
+    """What was searched before the cells ran, and which rows were not."""
+    if plan.trials is None:
+        return []
+    here = {row["variant"] for row in rows}
+    variants = [variant for variant in plan.variants if variant.name in here]
+    plain = [variant.name for variant in variants if not plan.searched(variant)]
+    lines = [
+        f"Each with the best settings of {plan.trials} trials on the validation items, seed {plan.seeds[0]}."
+        + (f" As they are, for nothing of them is searched: {', '.join(plain)}." if plain else "")
+        + "\n"
+    ]
+    for variant in variants:
+        kept = [key for key in variant.settings if key in searched(plan.space, variant.model, {})]
+        if kept:
+            lines.append(f"{variant.name} keeps its own {', '.join(kept)}.\n")
     return lines
 
 

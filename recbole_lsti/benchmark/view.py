@@ -104,6 +104,8 @@ def outcome(line: dict[str, Any]) -> str:
     """Return in a few words how a cell ended."""
     if line["status"] != "ok":
         return f"{line['status']}, {line['reason']}"
+    if "values" in line:  # of a search
+        return f"{line['metric']} {line['score']:.4f} on the validation items"
     metrics = line["unseen"] or line["raw"] or {}
     name = next((name for name in metrics if name.startswith("ndcg")), next(iter(metrics), None))
     value = None if name is None else metrics[name]

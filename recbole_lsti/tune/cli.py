@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 EXAMPLE = """examples:
   %(prog)s --models LSTI --dataset ml-100k --space space.yaml --trials 30
   %(prog)s --models LSTI,SASRec --space space.yaml --trials 20 --minutes 60 --epochs=20
+  %(prog)s --space space.yaml --trials 100 --executor dask --scheduler tcp://host:8786
   %(prog)s --space space.yaml --storage shared/journal.log --resume      in every process that shares the study
 
 Any setting that is not searched may follow as --key=value. docs/tuning.md explains spaces and shared studies."""
@@ -33,6 +34,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", default="tpe", help="tpe or random (default: tpe)")
     parser.add_argument("--no-prune", action="store_true", help="let every trial run to its end")
     parser.add_argument("--sampler-seed", type=int, default=0, help="seed of the sampler (default: 0)")
+    parser.add_argument("--executor", default="local", help="local or dask (default: local)")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler (default: a cluster on this machine)")
+    parser.add_argument("--jobs", type=int, help="with dask, trials at a time (default: one a thread of the workers)")
+    parser.add_argument("--memory-gib", type=float, help="a trial that needs more memory is ended")
 
 
 def main(known: argparse.Namespace, settings: Mapping[str, Any]) -> int:
@@ -71,6 +76,10 @@ def arguments_of(known: argparse.Namespace, settings: Mapping[str, Any]) -> dict
         "sampler": known.sampler,
         "prune": not known.no_prune,
         "seed": known.sampler_seed,
+        "executor": known.executor,
+        "scheduler": known.scheduler,
+        "jobs": known.jobs,
+        "memory_gib": known.memory_gib,
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -64,9 +63,8 @@ def write_best(path: Path, settings: Mapping[str, Any], study: Study, metric: st
         yaml.safe_dump(dict(settings), file, sort_keys=True, allow_unicode=True)
 
 
-def write_failure(folder: Path, trial: int, error: BaseException) -> None:
+def write_failure(folder: Path, trial: int, text: str) -> None:
     """Keep the traceback of a trial that failed."""
-    text = "".join(traceback.format_exception(error))
     (folder / f"failed-{trial:04d}.txt").write_text(text, encoding="utf-8")
 
 

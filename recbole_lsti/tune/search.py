@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
-import time
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -16,14 +15,16 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
-from recbole_lsti.config import LSTIConfig, external_settings, parse_literal
+from recbole_lsti.cluster import check_executor, client_of
+from recbole_lsti.config import LSTIConfig
 from recbole_lsti.errors import one_of
-from recbole_lsti.runner import run
 from recbole_lsti.tune import study as studies
-from recbole_lsti.tune.output import Lines, best_trial, values_of, write_best, write_failure, write_trials
+from recbole_lsti.tune.attempt import Outcome, TrialKilledError, attempt, attempt_apart
+from recbole_lsti.tune.output import Lines, best_trial, values_of
 from recbole_lsti.tune.space import Space, check_space, read_space
+from recbole_lsti.tune.trial import Search, UnderWay, begin, parsed
 
 SAMPLERS = {"tpe": TPESampler, "random": RandomSampler}
 N_STARTUP = 5  # trials that end before the first is pruned
@@ -45,24 +46,6 @@ class Found(NamedTuple):
     folder: Path
 
 
-class _OutOfTimeError(Exception):
-    """The budget of minutes is spent in the middle of a trial."""
-
-
-class _Search(NamedTuple):
-    """One model's search: its base settings, its space, its budget."""
-
-    model: str
-    dataset: str
-    files: list[str]
-    given: dict[str, Any]
-    space: Space
-    config: LSTIConfig
-    n_trials: int
-    minutes: float | None
-    folder: Path
-
-
 def tune(
     models: Iterable[str],
     dataset: str,
@@ -79,6 +62,10 @@ def tune(
     sampler: str = "tpe",
     prune: bool = True,
     seed: int = 0,
+    executor: str = "local",
+    scheduler: str | None = None,
+    jobs: int | None = None,
+    memory_gib: float | None = None,
     stream: TextIO | None = None,
 ) -> list[Found]:
     """Search for the settings with the best validation score; the test items are never ranked.
@@ -101,45 +88,68 @@ def tune(
         sampler (str): tpe or random.
         prune (bool): stop a trial whose best score so far is below the median of the others at the same epoch.
         seed (int): of the sampler; it fixes the trials of a process that works alone from the start.
+        executor (str): local, one trial after the other in this process; or dask, trials as tasks on a cluster.
+        scheduler (str | None): address of a Dask scheduler; None: a cluster on this machine.
+        jobs (int | None): with Dask, trials at a time; None: one for each thread of the workers, of which a cluster
+            that is started here has one.
+        memory_gib (float | None): a trial that holds more is ended and has failed; each then has a process of its own.
         stream: where a line a trial is written; None: sys.stdout.
     Returns:
         list[Found]: one for each model. Beside it, `output`/<model>/ holds best.yaml, trials.csv and failed-*.txt.
     Raises:
         ValueError, TypeError, FileNotFoundError: settings, space or data that cannot work.
         OSError: the storage cannot be opened.
+        ConnectionError: the scheduler does not answer, or goes away while trials are under way.
+        ImportError: dask or distributed is not installed.
     """
     models = list(models)
-    if not models or len(set(models)) < len(models):
-        raise ValueError(f"models ({', '.join(models)}) must be one model or more, each named once")
-    if n_trials < 1:
-        raise ValueError(f"trials ({n_trials}) must be 1 or more")
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes ({minutes}) must be above 0")
-    if sampler not in SAMPLERS:
-        raise one_of("sampler", sampler, SAMPLERS)
+    _check(models, n_trials, minutes, memory_gib, sampler)
+    if executor == "local" and jobs is not None:
+        raise ValueError(f"jobs ({jobs}) must go with --executor dask")
+    check_executor(executor, scheduler, 1 if jobs is None else jobs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(output or f"saved/tune-{dataset}")
     files = list(config_file_list or [])
-    given = {"show_progress": False, **_parsed(config_dict or {})}
+    given = {"show_progress": False, **parsed(config_dict or {})}
     spaces = read_space(space, models)
     searches = []
     for model in models:  # all of them are checked before the first starts
         config = _base_config(model, dataset, files, given, spaces[model])
         check_space(spaces[model], config)
-        searches.append(_Search(model, dataset, files, given, spaces[model], config, n_trials, minutes, folder / model))
+        searches.append(Search(model, dataset, files, given, spaces[model], config, n_trials, minutes, folder / model))
     names = [f"{study or dataset}-{model}" for model in models]
-    where = studies.open_storage(storage or str(folder / "journal.log"))
-    if not resume:
-        studies.check_new(where, names)
-    begun = [
-        _begin(search, where, name, resume, sampler, prune, seed) for search, name in zip(searches, names, strict=True)
-    ]
-    return [_go(search, each, stream or sys.stdout) for search, each in zip(searches, begun, strict=True)]
+    connection = nullcontext() if executor == "local" else client_of(scheduler, jobs or 1)
+    with connection as client:  # before a study is made: a scheduler that does not answer leaves nothing behind
+        where = studies.open_storage(storage or str(folder / "journal.log"))
+        if not resume:
+            studies.check_new(where, names)
+        begun = [
+            _begin(search, where, name, resume, sampler, prune, seed)
+            for search, name in zip(searches, names, strict=True)
+        ]
+        for search, each in zip(searches, begun, strict=True):
+            lines = Lines(stream or sys.stdout, f"{search.model} on {dataset}", search.metric, n_trials)
+            studies.give_up_the_dead(each)
+            search.write(each)
+            if client is None:
+                _go(search, each, lines, memory_gib)
+            else:
+                from recbole_lsti.tune.cluster import run_trials
+
+                run_trials(search, each, lines, client, jobs, memory_gib)
+    return [_found(search, each) for search, each in zip(searches, begun, strict=True)]
 
 
-def _parsed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts as the literals that a run would read them as."""
-    return {key: parse_literal(value) if isinstance(value, str) else value for key, value in settings.items()}
+def _check(models: list[str], n_trials: int, minutes: float | None, memory_gib: float | None, sampler: str) -> None:
+    if not models or len(set(models)) < len(models):
+        raise ValueError(f"models ({', '.join(models)}) must be one model or more, each named once")
+    if n_trials < 1:
+        raise ValueError(f"trials ({n_trials}) must be 1 or more")
+    for name, value in (("minutes", minutes), ("memory_gib", memory_gib)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} ({value}) must be above 0")
+    if sampler not in SAMPLERS:
+        raise one_of("sampler", sampler, SAMPLERS)
 
 
 def _base_config(model: str, dataset: str, files: list[str], given: Mapping[str, Any], space: Space) -> LSTIConfig:
@@ -160,7 +170,7 @@ def _base_config(model: str, dataset: str, files: list[str], given: Mapping[str,
 
 
 def _begin(
-    search: _Search, storage: BaseStorage, name: str, resume: bool, sampler: str, prune: bool, seed: int
+    search: Search, storage: BaseStorage, name: str, resume: bool, sampler: str, prune: bool, seed: int
 ) -> Study:
     """Make or join the study of a model and give it this process's sampler and pruner."""
     agreement = studies.agreement_of(search.space, search.config)
@@ -177,109 +187,35 @@ def _begin(
     return study
 
 
-def _go(search: _Search, study: Study, stream: TextIO) -> Found:
-    """Run trials until the budget is spent."""
-    search.folder.mkdir(parents=True, exist_ok=True)
-    metric = str(search.config["valid_metric"]).lower()
-    lines = Lines(stream, f"{search.model} on {search.dataset}", metric, search.n_trials)
-    studies.give_up_the_dead(study)
-    while studies.has_budget(study, search.n_trials, search.minutes):
-        trial = study.ask({key: domain.distribution for key, domain in search.space.items()})
-        trial.set_user_attr("process", studies.this_process())
-        if studies.is_beyond(study, trial, search.n_trials):
-            studies.give_up(study, trial, "no budget was left")
-            break
+def _go(search: Search, study: Study, lines: Lines, memory_gib: float | None) -> None:
+    """Run trials one by one until the budget is spent."""
+    while (under_way := begin(search, study, lines)) is not None:
         try:
-            _try(search, study, trial, lines)
-        except BaseException:
-            studies.give_up(study, trial, "interrupted")
-            _write(search, study, metric)
-            raise
-        _write(search, study, metric)
-        frozen = study.get_trials(deepcopy=False)[trial.number]
-        lines.done(study, frozen, values_of(frozen, search.space), len(studies.counted(study)))
-    _write(search, study, metric)
-    return _found(search, study, metric)
-
-
-def _try(search: _Search, study: Study, trial: Trial, lines: Lines) -> None:
-    """Run a trial and tell the study what came of it."""
-    bigger = search.config["valid_metric_bigger"]
-    values = {key: search.space[key].value(drawn) for key, drawn in trial.params.items()}
-    scores: dict[int, float] = {}  # by epoch
-    started = time.perf_counter()
-
-    def after_validation(epoch: int, score: float) -> None:
-        scores[epoch] = float(score)
-        trial.report(float(score), epoch)
-        trial.set_user_attr("seconds", round(time.perf_counter() - started, 2))
-        lines.under_way(trial.number, values, epoch, score)
-        if studies.is_out_of_time(study, search.minutes):
-            raise _OutOfTimeError
-        if trial.should_prune():
-            raise optuna.TrialPruned
-
-    state, reason, best = TrialState.COMPLETE, None, None
-    try:
-        result = run(
-            search.model,
-            search.dataset,
-            search.files,
-            {**search.given, **values},
-            saved=False,
-            tested=False,
-            callback_fn=after_validation,
-        )
-        best = result["best_valid_score"] if scores else None
-        if best is None:
-            rule = (
-                "valid_metric must be defined for a row of them" if scores else "the split must have validation items"
+            outcome = (
+                attempt(under_way.job, under_way.validated) if memory_gib is None else _apart(under_way, memory_gib)
             )
-            state, reason = TrialState.FAIL, f"no validation score: {rule}"
-    except _OutOfTimeError:
-        known = [score for score in scores.values() if math.isfinite(score)]
-        best, reason = (max if bigger else min)(known, default=None), "ended by the budget of minutes"
-        state = TrialState.COMPLETE if known else TrialState.FAIL
-    except optuna.TrialPruned:
-        state, reason = TrialState.PRUNED, "below the median"
-    except Exception as error:  # whatever settings bring about must not end the search; the reason is kept
-        state, reason = TrialState.FAIL, " ".join(f"{type(error).__name__}: {error}".split())
-        write_failure(search.folder, trial.number, error)
-    _note(trial, started, scores, bigger, reason)
-    study.tell(trial, best, state=state)
+        except BaseException:
+            under_way.give_up("interrupted")
+            search.write(study)
+            raise
+        under_way.end(outcome)
 
 
-def _note(trial: Trial, started: float, scores: Mapping[int, float], bigger: bool, reason: str | None) -> None:
-    trial.set_user_attr("seconds", round(time.perf_counter() - started, 2))
-    if scores:
-        trial.set_user_attr("epochs", max(scores) + 1)
-        trial.set_user_attr("best_epoch", (max if bigger else min)(scores, key=scores.__getitem__) + 1)
-    if reason:
-        trial.set_user_attr("reason", reason)
+def _apart(under_way: UnderWay, memory_gib: float) -> Outcome:
+    try:
+        return attempt_apart(under_way.job, under_way.validated, memory_gib)
+    except TrialKilledError as error:
+        return Outcome(None, under_way.seconds, str(error), f"{error}\n")
 
 
-def _write(search: _Search, study: Study, metric: str) -> None:
-    write_trials(search.folder / "trials.csv", study, search.space)
-    best = best_trial(study)
-    if best is not None:
-        write_best(search.folder / "best.yaml", _settings(search, values_of(best, search.space)), study, metric)
-
-
-def _settings(search: _Search, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training run needs to repeat a trial: names, files' and given settings, and the values tried."""
-    files = external_settings(search.files, None)
-    given = {key: value for key, value in search.given.items() if key != "show_progress"}
-    return {**files, **given, **_parsed(values), "model": search.model, "dataset": search.dataset}
-
-
-def _found(search: _Search, study: Study, metric: str) -> Found:
+def _found(search: Search, study: Study) -> Found:
     trials = studies.counted(study)
     best = best_trial(study)
     failed = [trial for trial in trials if trial.state is TrialState.FAIL]
     return Found(
         search.model,
         study.study_name,
-        metric,
+        search.metric,
         best.value if best else None,
         values_of(best, search.space) if best else None,
         sum(trial.state is TrialState.COMPLETE for trial in trials),

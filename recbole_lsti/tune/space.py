@@ -43,33 +43,65 @@ class Domain(NamedTuple):
 Space = dict[str, Domain]
 
 
-def read_space(path: str | Path, models: Iterable[str]) -> dict[str, Space]:
+class Spaces(NamedTuple):
+    """A search space as it is written: what holds for every model, and what holds for one."""
+
+    general: Space
+    sections: dict[str, Space]
+
+    def of(self, model: str) -> Space:
+        """What stands in the model's own section wins over the general part."""
+        return {**self.general, **self.sections.get(model, {})}
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data, which `read_spaces` reads back."""
+        general = {key: _plain(domain) for key, domain in self.general.items()}
+        return general | {
+            model: {key: _plain(domain) for key, domain in space.items()} for model, space in self.sections.items()
+        }
+
+
+def read_spaces(source: str | Path | Mapping[str, Any]) -> Spaces:
+    """Read a search space.
+
+    Args:
+        source: a .yaml or .yml file, another file with lines of RecBole's format, as its `hyper.test`, or what a YAML
+            file would hold; a section named after a model holds for that one alone.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line that cannot be read, a section of a model that is none.
+    """
+    if isinstance(source, Mapping):
+        spaces = _from_content("space", source)
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"space ({path}) must be a file")
+        text = path.read_text(encoding="utf-8")
+        yaml_file = path.suffix.lower() in (".yaml", ".yml")
+        spaces = _from_yaml(path, text) if yaml_file else Spaces(_from_lines(path, text), {})
+    for name in spaces.sections:
+        sequential_model(name)  # raises, with the nearest name
+    return spaces
+
+
+def read_space(source: str | Path | Mapping[str, Any], models: Iterable[str]) -> dict[str, Space]:
     """Read a search space for each model.
 
     Args:
-        path: a .yaml or .yml file, else lines of RecBole's format, as its `hyper.test`.
-        models: names of the models to tune; a YAML section named after a model holds for that one alone.
+        source: see `read_spaces`.
+        models: names of the models to tune.
     Returns:
-        dict: model -> its space; what stands in a model's own section wins over the general part.
+        dict: model -> its space.
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line that cannot be read, an empty space, a setting that the model does not read or that would
-            change what is measured.
+        ValueError: a line that cannot be read, a model without a setting to search.
     """
-    models, path = list(models), Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"space ({path}) must be a file")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix.lower() in (".yaml", ".yml"):
-        general, sections = _from_yaml(path, text)
-    else:
-        general, sections = _from_lines(path, text), {}
-    for name in sections:
-        sequential_model(name)  # raises, with the nearest name
-    spaces = {model: {**general, **sections.get(model, {})} for model in models}
+    read = read_spaces(source)
+    spaces = {model: read.of(model) for model in models}
     for model, space in spaces.items():
         if not space:
-            raise AtomicFileError(f"space ({path}) must name a setting or more for {model}")
+            raise AtomicFileError(f"space ({source}) must name a setting or more for {model}")
     return spaces
 
 
@@ -105,6 +137,18 @@ def _describe(domain: Domain) -> str:
     kind = ("log " if distribution.log else "") + type(distribution).__name__.removesuffix("Distribution").lower()
     step = f", step {distribution.step:g}" if distribution.step and distribution.step != 1 else ""
     return f"{kind} {distribution.low:g} to {distribution.high:g}{step}"
+
+
+def _plain(domain: Domain) -> Any:
+    distribution = domain.distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return [domain.value(each) for each in distribution.choices]
+    ends = [distribution.low, distribution.high]
+    if isinstance(distribution, IntDistribution):
+        return {"log_int": ends} if distribution.log else {"int": [*ends, distribution.step]}
+    if distribution.step:
+        return {"quniform": [*ends, distribution.step]}
+    return {"log" if distribution.log else "uniform": ends}
 
 
 # ---- RecBole's lines ---------------------------------------------------------------------------------------------
@@ -152,24 +196,27 @@ def _numbers(kind: str, text: str) -> list[float]:
 # ---- YAML --------------------------------------------------------------------------------------------------------
 
 
-def _from_yaml(path: Path, text: str) -> tuple[Space, dict[str, Space]]:
+def _from_yaml(path: Path, text: str) -> Spaces:
     try:
         content = YamlLoader(text).get_single_data()
     except yaml.YAMLError as error:
         raise AtomicFileError(f"space ({path}) must be YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
         raise AtomicFileError(f"space ({path}) must hold `setting: values` lines, not a {type(content).__name__}")
-    general: Space = {}
-    sections: dict[str, Space] = {}
-    for key, rule in (content or {}).items():
+    return _from_content(str(path), content or {})
+
+
+def _from_content(name: str, content: Mapping[str, Any]) -> Spaces:
+    spaces = Spaces({}, {})
+    for key, rule in content.items():
         if isinstance(rule, dict) and not set(rule) & set(_RANGES | {"choice": 0}) and re.match("[A-Z]", str(key)):
-            sections[key] = {name: _yaml_domain(path, f"{key}: {name}", each) for name, each in rule.items()}
+            spaces.sections[key] = {own: _yaml_domain(name, f"{key}: {own}", each) for own, each in rule.items()}
         else:
-            general[key] = _yaml_domain(path, key, rule)
-    return general, sections
+            spaces.general[key] = _yaml_domain(name, key, rule)
+    return spaces
 
 
-def _yaml_domain(path: Path, key: str, rule: Any) -> Domain:
+def _yaml_domain(path: str, key: str, rule: Any) -> Domain:
     if isinstance(rule, list):
         rule = {"choice": rule}
     kinds = ("choice", "uniform", "log", "int", "log_int", "quniform")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from dask_cluster import Cluster, children_of
 
 from recbole_lsti.benchmark.cluster import CellKilledError, _keep_failure
 from recbole_lsti.benchmark.execute import Options, run_plan
@@ -24,44 +23,11 @@ from recbole_lsti.cli import main
 pytest.importorskip("distributed")
 
 
-class Cluster:
-    """A scheduler and two workers, each in a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        file = folder / "scheduler.json"
-        self.processes: list[subprocess.Popen] = []
-        scheduler = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
-        self._start(folder, "scheduler", *scheduler)
-        until = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < until:
-            time.sleep(0.1)
-        self.address = json.loads(file.read_text(encoding="utf-8"))["address"]
-        for _ in range(2):
-            self._start(folder, "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
-
-    def _start(self, folder: Path, *words: str) -> None:
-        with open(folder / f"dask-{len(self.processes)}.log", "wb") as log:
-            command = [sys.executable, "-m", "dask", *words]
-            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
-
-    def close(self) -> None:
-        for process in reversed(self.processes):
-            process.kill()
-            process.wait(30)
-
-
 @pytest.fixture
 def cluster(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.close()
-
-
-def cells_under(process: subprocess.Popen) -> list[psutil.Process]:
-    try:
-        return psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
@@ -72,7 +38,7 @@ def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
     runs.start()
     victim = cluster.processes[1]
     until = time.monotonic() + 90
-    while not (orphans := cells_under(victim)) and time.monotonic() < until:
+    while not (orphans := children_of(victim)) and time.monotonic() < until:
         time.sleep(0.05)
     assert orphans, "the worker never worked"
     victim.send_signal(signal.SIGKILL)
@@ -121,7 +87,7 @@ def test_without_an_address_a_cluster_is_started(plan_of):
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
 def test_a_scheduler_that_does_not_answer_is_told_and_nothing_is_lost(place, capsys, address, monkeypatch):
-    monkeypatch.setattr("recbole_lsti.benchmark.cluster.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("recbole_lsti.cluster.ANSWER_SECONDS", 1)
     common = ["benchmark", "--models", "Markov", "--datasets", "tiny", "--no-controls", "--output", "out"]
     assert main([*common, "--executor", "dask", "--scheduler", address]) == 2
     error = capsys.readouterr().err

@@ -25,7 +25,7 @@ from recbole_lsti.benchmark.cell import main as run_cell
 from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.execute import Options, run_plan
 from recbole_lsti.benchmark.expect import read_expected, regressions
-from recbole_lsti.benchmark.plan import _known
+from recbole_lsti.benchmark.models import known_settings
 from recbole_lsti.benchmark.results import load_arrays, read_results
 from recbole_lsti.benchmark.tables import summarise, write_tables
 from recbole_lsti.benchmark.view import outcome
@@ -364,10 +364,10 @@ def defaults(done, tmp_path, monkeypatch) -> Any:
     def change(name: str, line: str) -> None:
         with open(folder / name, "a", encoding="utf-8") as file:
             file.write(f"{line}\n")
-        _known.cache_clear()
+        known_settings.cache_clear()
 
     yield change
-    _known.cache_clear()
+    known_settings.cache_clear()
 
 
 RESUME = ["benchmark", "plan.yaml", "--output", "out", "--resume"]

@@ -7,6 +7,7 @@ what it was doing, and the scheduler gives it to another one.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -22,8 +23,6 @@ from recbole_lsti.cluster import client_of, for_workers, is_unwanted
 
 if TYPE_CHECKING:
     from recbole_lsti.benchmark.execute import Options
-
-TOPIC = "recbole-lsti-cells"
 
 
 class CellKilledError(RuntimeError):
@@ -58,11 +57,13 @@ def run_on_cluster(
     with client_of(options.scheduler, options.jobs) as client:
         from distributed import as_completed
 
-        client.subscribe_topic(TOPIC, lambda event: started(event[1]))
-        token = secrets.token_hex(4)  # keys of an earlier run on the same scheduler are others
+        token = secrets.token_hex(4)  # keys and events of other runs on the same scheduler are others
+        topic = f"recbole-lsti-cells-{token}"
+        client.subscribe_topic(topic, lambda event: started(event[1]))
         futures = {
             client.submit(
                 run_remote,
+                topic,
                 cell.head(),
                 for_workers(cell.settings),
                 memory_gib,
@@ -92,13 +93,14 @@ def run_on_cluster(
 
 
 def run_remote(
+    topic: str,
     head: dict[str, Any],
     settings: dict[str, Any],
     memory_gib: float | None,
     threads: int | None,
     search: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Run one cell, or one search, on a worker.
+    """Run one cell, or one search, on a worker; its beginning is an event of the topic: the cell's id.
 
     Returns:
         tuple: its line, and the files of its folder, name -> content.
@@ -107,7 +109,7 @@ def run_remote(
     """
     from distributed import get_worker
 
-    get_worker().log_event(TOPIC, head["cell"])
+    get_worker().log_event(topic, head["cell"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / head["cell"]
         line = run_process(head, settings, folder, memory_gib, threads, is_unwanted, search=search)
@@ -118,11 +120,13 @@ def run_remote(
 
 
 def _unpack(files: dict[str, bytes], folder: Path) -> None:
-    """Write the files of a cell in the place of those of an earlier try."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the files of a cell, all or none, in the place of those of an earlier try."""
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        (draft / name).write_bytes(content)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
 
 
 def _keep_failure(cell: Cell, error: BaseException, folder: Path) -> dict[str, Any]:

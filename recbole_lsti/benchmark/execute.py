@@ -61,7 +61,7 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
     with results.held(folder):
         before, notes = results.open_folder(folder, plan, cells, resume)
         for note in notes:
-            print(f"recbole-lsti: {note}", file=sys.stderr)
+            print(f"recbole-lsti: {folder} goes on although {note}", file=sys.stderr)
         done = {name: line for name, line in before.items() if line["status"] != "failed"}
         write_environment(folder, options, notes)
         for cell in cells:
@@ -86,8 +86,7 @@ def _searched(plan: Plan, cells: Sequence[Cell], folder: Path, options: Options)
     searches = plan.searches(cells)
     there = {}
     for search in searches:
-        result = folder / search.place / "result.json"
-        line = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+        line = results.search_line(folder, search.id)
         if line.get("status") == "ok":
             there[search.id] = line
     todo = [search for search in searches if search.id not in there]

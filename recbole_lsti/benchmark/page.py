@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from recbole_lsti.benchmark.results import write_whole
 from recbole_lsti.benchmark.tables import RANKINGS, main_metric
 
 SEED_SPREADS = 3  # a figure is expected within so many standard deviations of its seeds
+DIGITS = 5  # of expected figures
 
 
 def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -39,7 +41,8 @@ def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> N
 def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """The main metric of each row as an expected figure of both rankings, for a rerun to be held against.
 
-    The tolerance is SEED_SPREADS standard deviations over seeds; of one seed, half the 95 % interval over users.
+    The tolerance is SEED_SPREADS standard deviations over seeds; of one seed, half the 95 % interval over users. It is
+    never below the last digit: the mean of equal figures may differ from them in what rounding leaves.
     """
     metric = main_metric(plan)
     for row in rows:
@@ -51,7 +54,8 @@ def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str,
             spread = SEED_SPREADS * sd if sd is not None else (high - low) / 2 if low is not None else 0.0
             yield {
                 **{key: row[key] for key in ("variant", "dataset", "split")},
-                **{"metric": f"{ranking}.{metric}", "value": round(mean, 5), "tolerance": round(spread, 5)},
+                **{"metric": f"{ranking}.{metric}", "value": round(mean, DIGITS)},
+                "tolerance": max(round(spread, DIGITS), 10**-DIGITS),
                 "direction": "both",
             }
 
@@ -81,21 +85,27 @@ def _tests(plan: Plan, folder: Path) -> list[str]:
     for row in found.rows:
         change = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
         p = max(row["p_wilcoxon_holm"], row["p_t_holm"])
+        shown = "-" if math.isnan(p) else f"{p:.2g}"  # fewer than two users
         where = f"{row['dataset']}, {row['split']}"
-        lines.append(f"| {where} | {row['a']} | {row['ranking']} | {change} | {p:.2g} | {row['verdict']} |")
+        lines.append(f"| {where} | {row['a']} | {row['ranking']} | {change} | {shown} | {row['verdict']} |")
     return ["\n".join(lines) + "\n"]
 
 
 def _place(folder: Path) -> list[str]:
-    """Machine, versions, and the command."""
+    """Machine, versions, what has changed since the first run of the folder, and the command."""
     here = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items() if version)
     machine = f"{here['cpu']}, {here['cores']} cores, {here['jobs']} at a time with {here['threads']} threads each"
     commit = here["commit"] or "unknown"
+    earlier = here["earlier"]
+    begun = f"begun {earlier[0]['started']}, gone on with {here['started']}" if earlier else f"begun {here['started']}"
+    notes = dict.fromkeys(note for run in (*earlier, here) for note in run.get("notes", []))
+    how = f"--jobs {here['jobs']}" + ("" if here["executor"] == "local" else f" --executor {here['executor']}")
     return [
         "## Where and how\n",
-        f"{machine}; GPU: {here['gpu'] or 'none'}. {versions}; commit {commit}; begun {here['started']}.\n",
-        f"```\nrecbole-lsti benchmark plan.yaml --jobs {here['jobs']} --output board --expect expect.yaml\n```\n",
+        f"{machine}; GPU: {here['gpu'] or 'none'}. {versions}; commit {commit}; {begun}.\n",
+        *([f"Gone on with although {'; '.join(notes)}.\n"] if notes else []),
+        f"```\nrecbole-lsti benchmark plan.yaml {how} --output board --expect expect.yaml\n```\n",
     ]
 
 

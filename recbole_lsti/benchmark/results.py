@@ -247,7 +247,9 @@ def _held_against(folder: Path, there: Path, now: dict[str, Any], cells: Iterabl
     changed = [text for part in ("plan", "data") for text in differences(before.get(part), now[part], part)]
     if not changed:
         lines = read_results(folder).lines if (folder / RESULTS).is_file() else {}
-        done = {cell.kind for cell in cells if lines.get(cell.id, {}).get("status") == "ok"}
+        done = {
+            cell.kind for cell in cells if lines.get(cell.id, {}).get("status") == "ok" or _is_searched(folder, cell)
+        }
         same = "settings as its results"
         changed, notes = _setting_changes(before.get("settings", {}), now["settings"], done)
     if changed:
@@ -255,7 +257,18 @@ def _held_against(folder: Path, there: Path, now: dict[str, Any], cells: Iterabl
     for name, version in now["versions"].items():
         if (old := before.get("versions", {}).get(name)) != version:
             notes.append(f"{name} was {old or 'of an unknown version'}, is {version}")
-    return [f"{folder} goes on although {note}" for note in notes]
+    return notes
+
+
+def _is_searched(folder: Path, cell: Cell) -> bool:
+    """Whether the settings of a cell have been found: they are results as well."""
+    return bool(cell.space) and search_line(folder, cell.kind).get("status") == "ok"
+
+
+def search_line(folder: Path, name: str) -> dict[str, Any]:
+    """Return the line of a search; nothing where it has not ended."""
+    path = folder / "tuning" / name / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _setting_changes(

@@ -140,7 +140,7 @@ def collect_rankings(
     row, item = row.to(first.device), item.to(first.device)
     masks = [None] if seen is None else [None, Pairs(*seen, first.device)]
     if isinstance(scores, Listed):
-        rankings = scores.ranked(max(first.topk), masks)
+        rankings = scores.ranked(max(first.topk), masks, first.device)
     else:
         rankings = ranked(scores, row, item, max(first.topk), first.register.need("rec.meanrank"), masks)
     for collector, ranking in zip(collectors, rankings, strict=True):

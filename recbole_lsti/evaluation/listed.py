@@ -29,25 +29,26 @@ class Listed:
     def __len__(self) -> int:
         return self.n_rows
 
-    def ranked(self, k: int, masks: Sequence[Pairs | None]) -> list[Ranked]:
+    def ranked(self, k: int, masks: Sequence[Pairs | None], device: torch.device) -> list[Ranked]:
         """Rank the batch once for each mask; a later mask adds to the earlier ones, and what is left closes up.
 
         Args:
             k (int): length of the rankings; behind the end of a shorter list stands item 0 with a value of -inf.
-            masks: items that do not compete; None: no further ones.
+            masks: items that do not compete, on `device`; None: no further ones.
+            device: where the rankings are made and lie.
         Returns:
             list[Ranked]: one a mask, without the ranks of targets.
         """
-        row, item = self.row, self.item
+        row, item = self.row.to(device), self.item.to(device)
         rankings = []
         for mask in masks:
             if mask is not None:
                 left = ~torch.isin(row * self.width + item, mask.row * self.width + mask.item)
                 row, item = row[left], item[left]
-            place = torch.arange(len(row)) - torch.searchsorted(row, row)  # in its list, from 0
+            place = torch.arange(len(row), device=device) - torch.searchsorted(row, row)  # in its list, from 0
             row_in, item_in, place_in = (each[place < k] for each in (row, item, place))
             items = item.new_zeros(self.n_rows, k)
-            values = torch.full((self.n_rows, k), -torch.inf)
+            values = torch.full((self.n_rows, k), -torch.inf, device=device)
             items[row_in, place_in] = item_in
             values[row_in, place_in] = -place_in.float()
             rankings.append(Ranked(items, values, None, None))

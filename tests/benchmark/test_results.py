@@ -15,6 +15,7 @@ import pytest
 from recbole_lsti.benchmark import results
 from recbole_lsti.benchmark.energy import Reading, machine_tells, measured
 from recbole_lsti.benchmark.expect import Expected, read_expected, regressions
+from recbole_lsti.benchmark.page import figures
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.tables import summarise, write_tables
 from recbole_lsti.benchmark.view import View, duration
@@ -72,6 +73,23 @@ def test_setting_broken_lines_aside_keeps_what_came_before_a_second_try(tmp_path
         file.write('{"cell": "A')
     assert results.set_broken_aside(tmp_path) == 1
     assert (tmp_path / "results.jsonl").read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_settings_that_were_found_are_results_too(plan_of, tmp_path):
+    plan = plan_of(["LSTI"], budget={"epochs": 1, "trials": 1}, space={"n_heads": [2, 4]})
+    cells = plan.cells()
+    results.open_folder(tmp_path, plan, cells, False)
+    path = tmp_path / "fingerprint.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["settings"]["LSTI-tiny-loo"]["short_window"] = 7
+    path.write_text(json.dumps(content), encoding="utf-8")
+    found = tmp_path / "tuning/LSTI-tiny-loo/result.json"
+    found.parent.mkdir(parents=True)
+    found.write_text('{"status": "ok"}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"short_window was 7, is \d+ in LSTI-tiny-loo"):
+        results.open_folder(tmp_path, plan, cells, True)
+    found.unlink()
+    assert results.open_folder(tmp_path, plan, cells, True) == ({}, [])
 
 
 def test_differences_of_fingerprints_are_told_in_words():
@@ -170,6 +188,14 @@ def figure(direction: str, value: float, tolerance: float = 0.01, metric: str = 
 def test_a_figure_is_held_in_its_direction(direction, value, missed):
     lines = [line_of("LSTI", 1, 0.3), line_of("LSTI", 2, 0.5)]
     assert bool(regressions([figure(direction, value)], lines)) == missed
+
+
+def test_seeds_of_one_value_are_no_regression(plan_of, tmp_path):
+    lines = [line_of("Markov", seed, 0.1111) for seed in (1, 2, 3)]  # their mean is off by what rounding leaves
+    plan = plan_of(["Markov"], seeds=3)
+    expected = [Expected(**figure) for figure in figures(plan, summarise(plan, lines, tmp_path))]
+    assert len(expected) == 2
+    assert regressions(expected, lines) == []
 
 
 def test_what_is_missing_or_no_number_is_a_regression():

@@ -408,7 +408,10 @@ def test_a_setting_that_is_new_and_other_versions_are_told(done, defaults, monke
     ]
     assert capsys.readouterr().err.splitlines() == [f"recbole-lsti: {text}" for text in told]
     here = json.loads((done / "environment.json").read_text(encoding="utf-8"))
-    assert here["notes"] == told
+    assert here["notes"] == [text.removeprefix("out goes on although ") for text in told]
+    page = (done / "report.md").read_text(encoding="utf-8")
+    assert f"begun {here['earlier'][0]['started']}, gone on with {here['started']}" in page
+    assert f"although {'; '.join(here['notes'])}.\n" in page
     assert here["earlier"][0]["notes"] == []
     assert main(RESUME) == 0
     assert capsys.readouterr().err == "", "from now on they are the folder's"

@@ -9,6 +9,7 @@ from recbole_lsti.benchmark.plan import Plan
 from recbole_lsti.benchmark.tables import boards_of, main_metric, score
 
 SOON = 0.1  # seconds; what takes less is drawn here, for the axis is logarithmic
+LINES = 30  # of names that fit beside a board
 
 
 def draw(plan: Plan, rows: list[dict[str, Any]], folder: Path) -> bool:
@@ -35,6 +36,7 @@ def draw(plan: Plan, rows: list[dict[str, Any]], folder: Path) -> bool:
 
 def _draw_board(axes: Any, plan: Plan, title: str, rows: list[dict[str, Any]]) -> None:
     metric = main_metric(plan)
+    points: list[tuple[float, float, str]] = []  # seconds, value, name
     for row in rows:
         value = score(plan, row)
         if value is None:
@@ -45,9 +47,28 @@ def _draw_board(axes: Any, plan: Plan, title: str, rows: list[dict[str, Any]]) -
         seconds = max(SOON, row["train_seconds"] or 0.0)
         marker, colour = ("s", "tab:gray") if row["control"] else ("o", "tab:blue")
         axes.errorbar([seconds], [value], yerr=spread, fmt=marker, color=colour, capsize=3)
-        axes.annotate(row["variant"], (seconds, value), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        points.append((seconds, value, row["variant"]))
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training (mean over seeds)")
     axes.set_ylabel(f"{metric}, {'unseen items' if plan.ranking == 'full' else plan.ranking}, 95 % interval over users")
     axes.set_title(f"{title} (squares: controls)")
     axes.grid(alpha=0.3)
+    _name_points(axes, points)
+
+
+def _name_points(axes: Any, points: list[tuple[float, float, str]]) -> None:
+    """Write the names beside the board, each on a line of its own, with a thread to its point: points lie close."""
+    bottom, top = axes.get_ylim()
+    lines = max(LINES, len(points))
+    taken = -1.0
+    for seconds, value, name in sorted(points, key=lambda point: point[1]):
+        taken = max((value - bottom) / (top - bottom), taken + 1 / lines)
+        axes.annotate(
+            name,
+            (seconds, value),
+            xytext=(1.02, taken),
+            textcoords="axes fraction",
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "tab:gray", "linewidth": 0.4},
+        )

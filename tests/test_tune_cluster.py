@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import recbole_lsti
 from recbole_lsti import cli
 from recbole_lsti.tune import study as studies
 from recbole_lsti.tune import tune
+from recbole_lsti.tune.trial import BELOW_MEDIAN, UnderWay
 
 pytest.importorskip("distributed")
 
@@ -270,3 +272,18 @@ def test_a_trial_whose_process_is_killed_is_a_failure_and_the_search_goes_on(pla
     first, second = rows_of(found.folder)
     assert (first["state"], second["state"]) == ("fail", "complete")
     assert first["reason"] == "ended by signal SIGKILL, as a system short of memory does"
+
+
+def test_what_comes_behind_the_end_of_a_trial_does_not_count() -> None:
+    class PruneAtOnce(optuna.pruners.BasePruner):
+        def prune(self, study: Any, trial: Any) -> bool:
+            return True
+
+    study = optuna.create_study(pruner=PruneAtOnce())
+    trial = study.ask()
+    lines = types.SimpleNamespace(under_way=lambda *_: None)
+    under_way = UnderWay(types.SimpleNamespace(minutes=1.0, space={}), study, trial, lines)  # type: ignore[arg-type]
+    assert under_way.validated(0, 0.5, 1.0)
+    assert under_way.validated(1, 0.9, 100.0), "it has ended, and not by the minutes, which are over by now"
+    assert study.get_trials()[0].intermediate_values == {0: 0.5}
+    assert under_way._stopped_by == BELOW_MEDIAN

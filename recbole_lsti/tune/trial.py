@@ -92,11 +92,12 @@ class UnderWay:
         """Tell the study of a validation; return whether the trial must end there.
 
         Args:
-            epoch (int): from 0; one that is known, from a worker that was lost, is passed over.
+            epoch (int): from 0; one that is known, from a worker that was lost, is passed over, and so is one
+                behind the validation that the trial was to end at.
             score (float): of the validation items.
             seconds (float): since the trial began.
         """
-        if epoch not in self._scores:
+        if self._stopped_by is None and epoch not in self._scores:
             self._scores[epoch], self.seconds = score, seconds
             self._trial.report(score, epoch)
             self._trial.set_user_attr("seconds", round(seconds, 2))

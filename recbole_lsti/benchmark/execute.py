@@ -63,12 +63,13 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         for note in notes:
             print(f"recbole-lsti: {folder} goes on although {note}", file=sys.stderr)
         done = {name: line for name, line in before.items() if line["status"] != "failed"}
-        write_environment(folder, options, notes)
         for cell in cells:
             if cell.reason is not None and cell.id not in done:
                 done[cell.id] = failed(cell.head(), cell.reason, "skipped")
                 results.append(folder, done[cell.id])
         todo = [cell for cell in cells if cell.id not in done]
+        if todo or notes or not before:  # else the results are of the machine that is written down
+            write_environment(folder, options, notes)
         found = _searched(plan, todo, folder, options)
         for cell in todo:
             if (line := found.get(cell.kind, {})).get("status") == "failed":

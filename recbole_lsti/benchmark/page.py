@@ -13,6 +13,7 @@ import yaml
 from recbole_lsti.benchmark.plan import Plan
 from recbole_lsti.benchmark.results import write_whole
 from recbole_lsti.benchmark.tables import RANKINGS, main_metric
+from recbole_lsti.evaluation.significance import smaller_is_better
 
 SEED_SPREADS = 3  # a figure is expected within so many standard deviations of its seeds
 DIGITS = 5  # of expected figures
@@ -45,6 +46,7 @@ def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str,
     never below the last digit: the mean of equal figures may differ from them in what rounding leaves.
     """
     metric = main_metric(plan)
+    direction = "lower" if smaller_is_better(metric) else "higher"
     for row in rows:
         for ranking in RANKINGS:
             stem = f"{ranking}:{metric}"
@@ -56,7 +58,7 @@ def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str,
                 **{key: row[key] for key in ("variant", "dataset", "split")},
                 **{"metric": f"{ranking}.{metric}", "value": round(mean, DIGITS)},
                 "tolerance": max(round(spread, DIGITS), 10**-DIGITS),
-                "direction": "both",
+                "direction": direction,
             }
 
 

@@ -396,6 +396,12 @@ def test_what_belongs_to_a_machine_may_change(done, defaults, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_resume_with_nothing_to_do_leaves_the_machine_as_it_was_written_down(done):
+    before = (done / "environment.json").read_bytes()
+    assert main([*RESUME, "--jobs", "2"]) == 0
+    assert (done / "environment.json").read_bytes() == before
+
+
 def test_a_setting_that_is_new_and_other_versions_are_told(done, defaults, monkeypatch, capsys):
     defaults("overall.yaml", "tail_ratio: 0.2")
     monkeypatch.setattr(results, "versions", lambda: {"recbole_lsti": "9.0", "recbole": "1.2.1", "torch": "3.0"})

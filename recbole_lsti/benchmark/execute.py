@@ -172,6 +172,7 @@ def write_environment(folder: Path, options: Options, notes: Sequence[str]) -> N
         before = json.loads(path.read_text(encoding="utf-8"))
         earlier = [*before.pop("earlier", []), before]
     here = {**environment(), "executor": options.executor, "jobs": options.jobs}
-    here["threads"] = options.threads or int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP takes a number a level: 4,2
+    here["threads"] = options.threads or (int(wanted) if wanted.isdigit() else os.cpu_count())
     here["notes"] = list(notes)
     results.write_whole(path, results.to_json({**here, "earlier": earlier}, indent=2) + "\n")

@@ -20,7 +20,7 @@ DIGITS = 5  # of expected figures
 
 
 def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write report.md, from table.md and the cells' files, and expect.yaml.
+    """Write report.md, from table.md and the cells' files, and, where there are figures, expect.yaml.
 
     Args:
         plan: the plan.
@@ -36,7 +36,8 @@ def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> N
         *_settings(plan, folder),
     ]
     write_whole(folder / "report.md", "\n".join(part for part in parts if part))
-    write_whole(folder / "expect.yaml", yaml.safe_dump({"expect": list(figures(plan, rows))}, sort_keys=False))
+    if expected := list(figures(plan, rows)):
+        write_whole(folder / "expect.yaml", yaml.safe_dump({"expect": expected}, sort_keys=False))
 
 
 def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -20,9 +20,8 @@ from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.losses import Proposal, bce, bpr, cross_entropy, gbce_beta, sampled_softmax
 from recbole_lsti.model.repeat import Earlier, RepeatTerm
+from recbole_lsti.model.start import START_DEVIATION, initialise, log_frequency
 from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
-
-START_DEVIATION = 0.05  # of counted vectors: more than at random, for they are worth keeping
 
 
 class Interests(NamedTuple):
@@ -119,7 +118,7 @@ class LSTI(SequentialRecommender):
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
         self.fusion = Fusion(self.fusion_type, H)
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
-        self.popularity = nn.Parameter(_log_frequency(count))
+        self.popularity = nn.Parameter(log_frequency(count))
         self.n_negatives: int = config["n_negatives"]
         self.branch_dropout: float = config["branch_dropout"]
         self.gbce_t: float = config["gbce_t"]
@@ -131,7 +130,7 @@ class LSTI(SequentialRecommender):
         self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
         # with carry_state: what the long branch has left for the next window, by number; 0 is nothing, and stays zero
         self.register_buffer("carried", torch.zeros(1, config["n_layers"], 2, H), persistent=False)
-        self.apply(lambda module: _initialise(module, config["initializer_range"]))
+        self.apply(lambda module: initialise(module, config["initializer_range"]))
 
     @torch.no_grad()
     def start_items(self, vectors: Tensor) -> None:
@@ -487,26 +486,3 @@ def _sparse_gradients(config: Any, composed: bool) -> bool:
     if config["loss_type"] != "SSM" or config["compile"] or config["weight_decay"]:
         return False
     return config["single_spec"] and config["learner"] in ("adam", "adamw")
-
-
-def _log_frequency(count: Tensor) -> Tensor:
-    """(N,) log of how often each item is a target, centred: the scores that a model without interests would learn."""
-    log_count = torch.log1p(count.float())
-    log_count[0] = log_count[1:].mean()  # the padding item is no item
-    return log_count - log_count[0]
-
-
-def _initialise(module: nn.Module, std: float) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            with torch.no_grad():  # normal_ has just overwritten the padding row
-                module.weight[module.padding_idx].zero_()
-    elif isinstance(module, nn.LSTM):
-        for name, parameter in module.named_parameters():
-            if name.startswith("weight"):
-                nn.init.xavier_uniform_(parameter) if "ih" in name else nn.init.orthogonal_(parameter)
-            else:
-                nn.init.zeros_(parameter)

@@ -302,7 +302,9 @@ def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
     for key in given:
         if key not in known:
             hint = nearest(key, sorted(known))
-            raise ValueError(f"config key ({key}) must be one that is read{hint}; --force_unknown_keys lets it through")
+            raise ValueError(
+                f"config key ({key}) must be one that is read{hint}; force_unknown_keys=True lets it through"
+            )
 
 
 def needs_negatives(model_class: type, final: Mapping[str, Any]) -> bool:

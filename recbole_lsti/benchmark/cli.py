@@ -71,6 +71,8 @@ def main(known: argparse.Namespace) -> int:
     missed = regressions(expected, lines)
     for text in missed:
         print(f"regression: {text}", file=sys.stderr)
+    if expected and not missed:
+        print(f"expected: all {len(expected)} figures of {known.expect} are reached")
     return 1 if missed or any(line["status"] == "failed" for line in lines) else 0
 
 

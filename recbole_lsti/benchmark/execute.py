@@ -18,6 +18,7 @@ from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import View
+from recbole_lsti.cluster import client_of
 from recbole_lsti.process import threads_of
 
 
@@ -58,6 +59,9 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         ConnectionError: a scheduler that does not answer; what has ended by then is kept.
     """
     cells = plan.cells()
+    if options.scheduler is not None:
+        with client_of(options.scheduler, options.jobs):  # one that does not answer leaves no folder behind
+            pass
     with results.held(folder):
         before, notes = results.open_folder(folder, plan, cells, resume)
         for note in notes:

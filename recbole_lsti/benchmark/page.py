@@ -98,7 +98,8 @@ def _place(folder: Path) -> list[str]:
     """Machine, versions, what has changed since the first run of the folder, and the command."""
     here = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items() if version)
-    machine = f"{here['cpu']}, {here['cores']} cores, {here['jobs']} at a time with {here['threads']} threads each"
+    threads = f"{here['threads']} thread{'s' * (here['threads'] != 1)} each"
+    machine = f"{here['cpu']}, {here['cores']} cores, {here['jobs']} at a time with {threads}"
     commit = here["commit"] or "unknown"
     earlier = here["earlier"]
     begun = f"begun {earlier[0]['started']}, gone on with {here['started']}" if earlier else f"begun {here['started']}"

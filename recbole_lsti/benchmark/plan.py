@@ -182,7 +182,8 @@ class Plan:
 
     def _cell(self, variant: Variant, dataset: str, split: str) -> Cell:
         known = known_settings(variant.model)
-        given = {key: value for key, value in self.settings.items() if key in known} | dict(variant.settings)
+        forced = self.settings.get("force_unknown_keys")
+        given = {key: value for key, value in self.settings.items() if forced or key in known} | dict(variant.settings)
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
         if self.epochs is not None and variant.model not in TRAINING_FREE:
@@ -217,7 +218,8 @@ class Plan:
         known: set[str] = set().union(*(known_settings(variant.model) for variant in self.variants))
         if not known.issuperset(self.settings):  # a key of a model that is not in the plan is no misspelling
             known |= set().union(*map(known_settings, sequential_models()))
-        check_keys(self.settings, known)
+        if not self.settings.get("force_unknown_keys"):
+            check_keys(self.settings, known)
         if self.space:
             from recbole_lsti.benchmark.tuning import check_space
 

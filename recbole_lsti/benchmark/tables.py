@@ -18,6 +18,7 @@ from recbole_lsti.evaluation.groups import BOOTSTRAP_USERS, bootstrap, normal_in
 from recbole_lsti.evaluation.significance import smaller_is_better
 
 RANKINGS = ("unseen", "raw")
+CSV_DIGITS = 10
 COSTS = {
     "train_seconds": ("train s", "{:.1f}"),
     "seconds_to_best": ("s to best", "{:.1f}"),
@@ -101,7 +102,9 @@ def write_tables(plan: Plan, rows: list[dict[str, Any]], folder: Path) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:  # the order in which a machine adds moves the last digits
+        rounded = {name: round(value, CSV_DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+        writer.writerow(rounded)
     write_whole(folder / "summary.csv", text.getvalue())
     boards = boards_of(plan, rows)
     write_whole(folder / "table.md", "\n".join(_markdown(plan, *board) for board in boards))
@@ -180,7 +183,7 @@ def _markdown(plan: Plan, title: str, rows: list[dict[str, Any]], others: list[d
 
 def remarks(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
     """Return what a reader of the board must know: how to read it, and which models no training beats."""
-    budget = [f"{plan.epochs} epochs"] if plan.epochs else []
+    budget = [f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"] if plan.epochs else []
     budget += [f"{plan.minutes:g} minutes of training"] if plan.minutes else []
     seeds = ", ".join(map(str, plan.seeds))
     read = (

@@ -402,6 +402,12 @@ def test_a_resume_with_nothing_to_do_leaves_the_machine_as_it_was_written_down(d
     assert (done / "environment.json").read_bytes() == before
 
 
+def test_figures_that_are_reached_are_told(done, capsys):
+    assert main(RESUME) == 0  # writes expect.yaml
+    assert main([*RESUME, "--expect", "out/expect.yaml"]) == 0
+    assert "expected: all 2 figures of out/expect.yaml are reached" in capsys.readouterr().out
+
+
 def test_a_setting_that_is_new_and_other_versions_are_told(done, defaults, monkeypatch, capsys):
     defaults("overall.yaml", "tail_ratio: 0.2")
     monkeypatch.setattr(results, "versions", lambda: {"recbole_lsti": "9.0", "recbole": "1.2.1", "torch": "3.0"})

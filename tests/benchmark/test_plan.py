@@ -34,9 +34,7 @@ def test_a_plan_comes_to_its_cells(plan_of):
 
 
 def test_a_key_that_nobody_is_known_to_read_passes_where_it_is_forced(plan_of):
-    with pytest.raises(
-        ValueError, match=r"config key \(made_up\) must be one .*; force_unknown_keys=True lets"
-    ):
+    with pytest.raises(ValueError, match=r"config key \(made_up\) must be one .*; force_unknown_keys=True lets"):
         plan_of(["GRU4Rec"], settings={"made_up": 1}).cells()
     (cell,) = plan_of(["GRU4Rec"], settings={"made_up": 1, "force_unknown_keys": True}).cells()
     assert cell.settings["made_up"] == 1

@@ -48,3 +48,8 @@ def one_of(what: str, got: str, options: Iterable[str]) -> AtomicFileError:
     """
     names = list(options)
     return AtomicFileError(f"{what} ({got}) must be one of {', '.join(names)}{nearest(got, names)}")
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an error's type and message on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

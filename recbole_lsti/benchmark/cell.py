@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.errors import in_one_line
 from recbole_lsti.process import end_with_stdin
 
 LATENCY_CALLS, LATENCY_SECONDS = 50, 5.0  # at most so many calls, for at most so long
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             line = {**head, "status": "ok", "reason": None, **run_cell(head, settings, known.folder)}
     except Exception as error:
         (known.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        line = failed(head, _reason(error))
+        line = failed(head, in_one_line(error))
     write_whole(known.folder / "result.json", to_json(line, indent=2) + "\n")
     return 0 if line.get("status") != "failed" else 1
 
@@ -60,10 +61,6 @@ def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[st
     """Return the line of a cell that has no results."""
     nothing: dict[str, Any] = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
     return {**head, "status": status, "reason": reason, **nothing}
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -117,7 +114,7 @@ def _unless_it_fails(name: str, compute: Callable[[], Any], folder: Path, incomp
     try:
         return compute()
     except Exception as error:
-        incomplete[name] = _reason(error)
+        incomplete[name] = in_one_line(error)
         with open(folder / "traceback.txt", "a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
         return None

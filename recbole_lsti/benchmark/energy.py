@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_lsti.errors import in_one_line
+
 COUNTERS = "/sys/class/powercap"  # Intel and AMD processors count what they draw here
 
 
@@ -42,7 +44,7 @@ def measured() -> Iterator[Reading]:
     try:
         tracker = _started()
     except Exception as error:
-        reading.fault = _words(error)
+        reading.fault = in_one_line(error)
     try:
         yield reading
     finally:
@@ -50,7 +52,7 @@ def measured() -> Iterator[Reading]:
             try:
                 reading.kwh = _stopped(tracker)
             except Exception as error:
-                reading.fault = _words(error)
+                reading.fault = in_one_line(error)
 
 
 def machine_tells(folder: str = COUNTERS) -> bool:
@@ -89,7 +91,3 @@ def _stopped(tracker: Any) -> float:
     if found is None:
         raise RuntimeError("codecarbon must have measured: it could not start")
     return float(found.cpu_energy + found.gpu_energy)
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

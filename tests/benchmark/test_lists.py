@@ -81,6 +81,18 @@ def test_a_broken_table_is_one_clear_line(tmp_path, text, message):
 # ---- judging ------------------------------------------------------------------------------------------------------
 
 
+def judged_by_scores(judge, scores):
+    """What `rank` makes of a table of scores, a row a user."""
+
+    def batches():
+        for interaction, _, row, item in judge.test_data:
+            yield interaction, scores[interaction["user_id"]].clone(), row, item
+
+    collector = RankingCollector(judge.config)
+    collector.data_collect(judge.train_data)
+    return rank(judge.config, collector, batches(), judge.test_data._dataset.seen).users
+
+
 @pytest.mark.parametrize("eval_args", [{}, {"eval_args": TIME}], ids=["loo", "time"])
 def test_a_full_list_is_judged_as_the_scores_behind_it(tmp_path, eval_args):
     write_inter(tmp_path, "tiny", random_rows(n_users=30, seed=5))
@@ -89,14 +101,7 @@ def test_a_full_list_is_judged_as_the_scores_behind_it(tmp_path, eval_args):
     torch.manual_seed(1)
     scores = torch.rand(dataset.user_num, dataset.item_num)  # one list a user, whatever the row
     scores[:, 0] = -torch.inf
-
-    def batches():
-        for interaction, _, row, item in judge.test_data:
-            yield interaction, scores[interaction["user_id"]].clone(), row, item
-
-    collector = RankingCollector(judge.config)
-    collector.data_collect(judge.train_data)
-    expected = rank(judge.config, collector, batches(), dataset.seen).users
+    expected = judged_by_scores(judge, scores)
 
     users, items = [], []
     for user in range(1, dataset.user_num):
@@ -131,14 +136,7 @@ def test_any_lists_are_judged_as_a_table_of_scores_that_says_the_same(tmp_path, 
         scores[user, ids] = -torch.arange(len(ids)).float()
         users += [dataset.id2token("user_id", user)] * len(ids)
         items += [dataset.id2token("item_id", k) if k < dataset.item_num else f"odd{k}" for k in ids.tolist()]
-
-    def batches():
-        for interaction, _, row, item in judge.test_data:
-            yield interaction, scores[interaction["user_id"]].clone(), row, item
-
-    collector = RankingCollector(judge.config)
-    collector.data_collect(judge.train_data)
-    expected = rank(judge.config, collector, batches(), dataset.seen).users
+    expected = judged_by_scores(judge, scores)
     (tmp_path / "lists.csv").write_text(table(users, items))
     found, _ = judge_lists(tmp_path / "lists.csv", judge)
     assert found.metrics == expected.metrics

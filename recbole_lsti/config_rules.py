@@ -105,6 +105,7 @@ LSTI_RULES = {
     "short_seconds": _SECONDS,
     "session_gap": _SECONDS,
     "fusion": _one_of(*FUSIONS),
+    "train_branches": _one_of("apart", "together"),
     "loss_type": _one_of(*LOSSES),
     "n_negatives": _COUNT,
     "gbce_t": Rule(_NUMBER, "a number from 0 to 1", lambda value: 0 <= value <= 1),
@@ -160,6 +161,11 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
     if is_lsti and final["long_excludes_short"] and final["cascade"]:
         raise ValueError(
             "cascade (True) must be False where long_excludes_short is True: the parts would not be disjoint"
+        )
+    if is_lsti and final["branch_dropout"] and final["train_branches"] == "apart":
+        raise ValueError(
+            f"branch_dropout ({final['branch_dropout']}) must be 0 where train_branches is apart: "
+            "neither branch leans on the other"
         )
     if is_lsti and final["twin"] is not None:
         for key, value in (

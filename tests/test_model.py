@@ -12,7 +12,7 @@ from recbole_lsti.config import LSTIConfig
 from recbole_lsti.config_rules import FUSIONS, LOSSES
 from recbole_lsti.model.branches import WindowAttention
 from recbole_lsti.model.lsti import LSTI
-from recbole_lsti.model.repeat import RepeatTerm
+from recbole_lsti.model.repeat import RepeatTerm, look_up
 
 N_ITEMS = 40
 
@@ -117,7 +117,7 @@ def test_seconds_and_sessions_bound_the_short_part(limit, time):
 @pytest.mark.parametrize("cascade", [False, True])
 @torch.no_grad()
 def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(cascade):
-    model, item_seq = make_model(cascade=cascade, short_window=5), random_sequences(2, 12)
+    model, item_seq = make_model(cascade=cascade, short_window=5, train_branches="together"), random_sequences(2, 12)
     events = model.embed(item_seq, {}, model.items())
     read = model.long_branch(events) if cascade else events
     interests = model.forward(item_seq, {})
@@ -127,7 +127,7 @@ def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(
 
 @torch.no_grad()
 def test_the_long_branch_can_leave_the_short_part_out():
-    model = make_model(long_excludes_short=True, repeat_term=False, short_window=5)
+    model = make_model(long_excludes_short=True, repeat_term=False, short_window=5, train_branches="together")
     item_seq = random_sequences(1, 12)
     long = model.forward(item_seq, {})
     changed = item_seq.clone()
@@ -172,7 +172,7 @@ def test_repeat_term_equals_counting_by_hand():
             expected[query, item] = term.table[recency, frequency] + term.state(user)[query, recency]
     torch.testing.assert_close(found, expected)
     items = torch.arange(7).expand(6, 7)
-    torch.testing.assert_close(term.of(items, user, item_seq, row, step), expected)
+    torch.testing.assert_close(look_up(items, term.pairs(user, item_seq, row, step)), expected)
 
 
 def test_windowed_attention_equals_full_attention_with_a_band():

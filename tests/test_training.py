@@ -108,7 +108,11 @@ def test_sparse_gradients_come_with_ssm_where_they_can():
 
 
 @pytest.mark.parametrize(
-    "more", [{"loss_type": "SSM", "warmup_share": 0.3, "n_negatives": 8}, {"ema_decay": 0.8, "branch_dropout": 0.3}]
+    "more",
+    [
+        {"loss_type": "SSM", "warmup_share": 0.3, "n_negatives": 8},
+        {"ema_decay": 0.8, "branch_dropout": 0.3, "train_branches": "together"},
+    ],
 )
 def test_continuing_equals_training_through(settings, more):
     settings = {**settings, **more, "epochs": 4}
@@ -184,7 +188,10 @@ def test_the_rate_of_each_step(settings):
 
 def test_branch_dropout_leaves_one_branch_out_for_its_share_of_the_rows():
     torch.manual_seed(0)
-    model, item_seq = make_model(branch_dropout=0.4, hidden_dropout_prob=0.0, attn_dropout_prob=0.0), None
+    model, item_seq = (
+        make_model(branch_dropout=0.4, train_branches="together", hidden_dropout_prob=0.0, attn_dropout_prob=0.0),
+        None,
+    )
     item_seq = random_sequences(1, 4).expand(4000, 4)
     exact = model.forward(item_seq, {})
     found = model.train().forward(item_seq, {})

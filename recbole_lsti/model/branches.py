@@ -34,7 +34,7 @@ class LongBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, H); step t reads steps 1..t."""
         for norm, lstm, feed_forward in self._blocks():
-            x = x + self.dropout(lstm(norm(x))[0])
+            x = x + self.dropout(_run(lstm, norm(x))[0])
             x = x + feed_forward(x)
         return x
 
@@ -49,7 +49,7 @@ class LongBranch(nn.Module):
         """
         ends = []
         for layer, (norm, lstm, feed_forward) in enumerate(self._blocks()):
-            y, end = lstm(norm(x), _hidden(state[:, layer]))
+            y, end = _run(lstm, norm(x), _hidden(state[:, layer]))
             x = x + self.dropout(y)
             x = x + feed_forward(x)
             ends.append(_packed(end))
@@ -68,9 +68,9 @@ class LongBranch(nn.Module):
         lefts = []
         for layer, (norm, lstm, feed_forward) in enumerate(self._blocks()):
             before, behind = norm(x).tensor_split([leave], dim=1)
-            y, left = lstm(before, _hidden(state[:, layer]))
+            y, left = _run(lstm, before, _hidden(state[:, layer]))
             if behind.shape[1]:
-                y = torch.cat([y, lstm(behind, left)[0]], dim=1)
+                y = torch.cat([y, _run(lstm, behind, left)[0]], dim=1)
             x = x + self.dropout(y)
             x = x + feed_forward(x)
             lefts.append(_packed(left))
@@ -269,6 +269,12 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, H)."""
         return self.layers(x)
+
+
+def _run(lstm: nn.LSTM, x: Tensor, hidden: tuple[Tensor, Tensor] | None = None) -> Any:
+    """What an LSTM returns; on the CPU in float32 even under autocast, as many a CPU has no LSTM of 16 bits."""
+    with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and x.device.type != "cpu"):
+        return lstm(x.float() if x.device.type == "cpu" else x, hidden)
 
 
 def _hidden(state: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,16 @@ class Items(NamedTuple):
     vectors: Tensor
     bias: Tensor
 
+    def of(self, chosen: Tensor, sparse: bool = False) -> Items:
+        """The vectors, (..., D), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
+        vectors = F.embedding(chosen, self.vectors, sparse=sparse)
+        bias = torch.gather(self.bias, 0, chosen.reshape(-1), sparse_grad=sparse)
+        return Items(vectors, bias.view_as(chosen))
+
+    def fixed(self) -> Items:
+        """The same, of which nothing is learned."""
+        return Items(self.vectors.detach(), self.bias.detach())
+
 
 class EventInputs(nn.Module):
     """Adds to the item of each step the gap to the event before it and the step's own fields of the .inter file.

@@ -46,6 +46,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, user: Tensor, items: Tensor, bias: Tensor, target: Tensor, query: Tensor, item: Tensor, value: Tensor
     ) -> Tensor:
         T, N = len(user), len(items)
+        learned = ctx.needs_input_grad[1]  # items and bias, or neither
         dtype, user, value = user.dtype, user.to(items.dtype), value.to(items.dtype)
         rows = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(user.device.type, 2**26) // N)
         grad_user, grad_items = torch.empty_like(user), torch.zeros_like(items)
@@ -70,8 +71,9 @@ class _CrossEntropy(torch.autograd.Function):
             flat[wanted] -= 1 / T
             grad_value[first:last] = flat.index_select(0, at)
             torch.mm(scores, items, out=grad_user[start : start + rows])
-            grad_items.addmm_(scores.T, mine)
-            grad_bias += scores.sum(0)
+            if learned:
+                grad_items.addmm_(scores.T, mine)
+                grad_bias += scores.sum(0)
         ctx.dtype = dtype
         ctx.save_for_backward(grad_user, grad_items, grad_bias, grad_value)
         return torch.cat(losses).mean()

@@ -1,8 +1,8 @@
 """LSTI: long- and short-term interest, fused into one user vector that scores every item.
 
 Read top-down: the model, then its parts in the order in which data meets them. Shapes: B batch, L sequence length,
-H hidden_size, A attention heads, W items a layer of the short branch sees, N items (padding included), T targets.
-The mathematics and its sources are in docs/model.md.
+H hidden_size, N items (padding included), T targets, D width of item and user vectors: 2H where each of two branches
+has item vectors of its own, else H. The mathematics and its sources are in docs/model.md.
 """
 
 from __future__ import annotations
@@ -17,36 +17,14 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
+from recbole_lsti.model.fusion import Fusion, Interests, Read
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
-from recbole_lsti.model.losses import Proposal, bce, bpr, cross_entropy, gbce_beta, sampled_softmax
-from recbole_lsti.model.repeat import Earlier, RepeatTerm
+from recbole_lsti.model.objective import Asked, Objective
+from recbole_lsti.model.repeat import Earlier, Pairs, RepeatTerm, Seen, look_up
 from recbole_lsti.model.start import START_DEVIATION, initialise, log_frequency
 from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
 
-
-class Interests(NamedTuple):
-    """What the branches say at every step; `long + short` is the user vector that scores the items.
-
-    `gate` is the share of the long branch, 0..1, where the fusion has one: (B, L, H) for `gate`, (B, L, 1) for
-    `scalar`. `long` and `short` are the parts that enter the score, already gated: (B, L, H). A branch that the
-    fusion leaves out is None.
-    """
-
-    long: Tensor | None
-    short: Tensor | None
-    gate: Tensor | None
-
-    @property
-    def user(self) -> Tensor:
-        """The fused user vector, (B, L, H)."""
-        if self.long is None or self.short is None:
-            (part,) = (part for part in (self.long, self.short) if part is not None)
-            return part
-        return self.long + self.short
-
-    def at(self, row: Tensor, step: Tensor) -> Interests:
-        """The interests of T chosen (row, step) pairs: every part becomes (T, H)."""
-        return Interests(*(None if part is None else part[row, step] for part in self))
+FUSED_EVERY = 4  # one target of so many teaches the fusion of branches that are trained apart
 
 
 class Scores(NamedTuple):
@@ -67,7 +45,7 @@ class Encoded(NamedTuple):
     """A batch read once, to be scored a range of items at a time.
 
     Attributes:
-        user: (B, H) user vectors.
+        user: (B, D) user vectors.
         items: what every item is scored by.
         item, row, repeat: S items of the histories, sorted, their rows, and their repeat terms: three (S,) tensors.
     """
@@ -97,16 +75,21 @@ class LSTI(SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        H = config["hidden_size"]
+        self.hidden_size = H = config["hidden_size"]
         self.fusion_type: str = config["fusion"]
-        self.loss_type: str = config["loss_type"]
         self.target_field = f"target_{self.ITEM_ID}{config['LIST_SUFFIX']}"
         self.negative_field = config["NEG_PREFIX"] + self.target_field
         self.time_field = f"exact_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
 
-        self.item_embedding = nn.Embedding(self.n_items, H, padding_idx=0)
-        self.attributes = ItemAttributes.of(config, dataset, H)
-        self.event_inputs = EventInputs.of(config, dataset, H)
+        self.apart = config["train_branches"] == "apart" and self.fusion_type not in ("long", "short")
+        D = 2 * H if self.apart else H
+        self.long_half, self.short_half = (
+            slice(H),
+            slice(D - H, D),
+        )  # of item vectors: all of them where they are shared
+        self.item_embedding = nn.Embedding(self.n_items, D, padding_idx=0)
+        self.attributes = ItemAttributes.of(config, dataset, D)
+        self.event_inputs = EventInputs.of(config, dataset, D)
         self.sparse_gradients = _sparse_gradients(config, self.attributes is not None)
         self.input_norm = nn.LayerNorm(H)
         self.dropout = Dropout(config["hidden_dropout_prob"])
@@ -116,15 +99,13 @@ class LSTI(SequentialRecommender):
         self.short_branch = kinds[self.twin or "short"](config) if self.fusion_type != "long" else None
         self.cascade = bool(config["cascade"]) and self.fusion_type != "short"  # which has no long branch to read
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
-        self.fusion = Fusion(self.fusion_type, H)
+        self.fusion = Fusion(self.fusion_type, H, self.apart)
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
         self.popularity = nn.Parameter(log_frequency(count))
-        self.n_negatives: int = config["n_negatives"]
         self.branch_dropout: float = config["branch_dropout"]
-        self.gbce_t: float = config["gbce_t"]
         self.n_repeats = config["train_neg_sample_args"]["sample_num"]
-        self.proposal = Proposal(count, config["negative_power"]) if self.loss_type == "SSM" else None
-        self.repeat = RepeatTerm(H) if config["repeat_term"] else None
+        self.objective = Objective(config, count, self.sparse_gradients)
+        self.repeat = RepeatTerm(D) if config["repeat_term"] else None
         self.carries = bool(config["carry_state"])
         self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
         self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
@@ -136,7 +117,8 @@ class LSTI(SequentialRecommender):
     def start_items(self, vectors: Tensor) -> None:
         """Start the items' embeddings from vectors, (N, H) of deviation 1; those of zeros keep their random start."""
         there = vectors.any(dim=1)
-        self.item_embedding.weight[there] = START_DEVIATION * vectors[there]
+        copies = self.item_embedding.embedding_dim // vectors.shape[1]  # one for each branch that has its own
+        self.item_embedding.weight[there] = START_DEVIATION * vectors[there].repeat(1, copies)
 
     # ---- what RecBole calls ------------------------------------------------------------------------------------
 
@@ -145,9 +127,12 @@ class LSTI(SequentialRecommender):
 
         A batch of sequences holds (B, L) targets, 0 where there is none, and (B, L) or (B, L, K) negatives; a batch of
         prefixes holds (B,) targets, one behind the last item of each row, and RecBole repeats it for each negative.
+
+        Trained apart, each branch has the mean of its own losses, and the value is that of the fused score, which moves
+        the fusion alone.
         """
         in_sequence = self.target_field in interaction
-        if not in_sequence and self.loss_type in ("BPR", "BCE", "gBCE"):
+        if not in_sequence and self.objective.pairwise:
             interaction = self._unrepeated(interaction)
         item_seq = interaction[self.ITEM_SEQ]
         if in_sequence:
@@ -158,26 +143,44 @@ class LSTI(SequentialRecommender):
             row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
             positive = interaction[self.POS_ITEM_ID]
         items = self.items()
+        seen = None if self.repeat is None else self.repeat.find(item_seq, row, step, _earlier(interaction))
+        asked = self.objective.asked(positive, self._negatives(interaction, in_sequence, row, step))
+        if self.apart:
+            read = self._read_branches(item_seq, interaction, items).at(row, step)
+            return self._loss_apart(read, items, asked, seen)
         user = self.forward(item_seq, interaction, items).at(row, step).user
-        earlier = _earlier(interaction)
-        if self.loss_type == "CE":
-            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
-            return cross_entropy(user, items.vectors, items.bias, positive, *pairs)
-        if self.proposal is not None:
-            pairs = self._repeat_pairs(user, item_seq, row, step, earlier)
-            return self._sampled_softmax(self.proposal, user, items, positive, pairs)
-        negative = interaction[self.negative_field][row, step] if in_sequence else interaction[self.NEG_ITEM_ID]
-        chosen = torch.cat([positive[:, None], negative.reshape(len(positive), -1)], dim=1)  # (T, 1 + K)
-        scores = self._score_items(user, item_seq, row, step, items, chosen, earlier).float()
-        return self._sampled_loss(scores[:, 0], scores[:, 1:])
+        return self.objective(user, slice(None), items, asked, self._repeat_pairs(user, seen))
+
+    def _loss_apart(self, read: Read, items: Items, asked: Asked, seen: Seen | None) -> Tensor:
+        """The fused score's loss, whose gradient reaches the fusion alone, with the gradients of the branches' own.
+
+        There is little to learn in a fusion: one of FUSED_EVERY targets is enough for it.
+        """
+
+        def loss(user: Tensor, half: slice) -> Tensor:
+            return self.objective(user, half, items, asked, self._repeat_pairs(user, seen))
+
+        assert read.long is not None
+        assert read.short is not None
+        long, short = self.fusion.of_long(read.long), self.fusion.of_short(read.short)  # (T, D)
+        own = (loss(long, self.long_half) + loss(short, self.short_half)) / 2
+        if not self.fusion.learns:
+            return own
+        user = self.fusion.join(read.fixed(FUSED_EVERY)).user
+        pairs = self._repeat_pairs(user, None if seen is None else seen.every(FUSED_EVERY)).fixed()
+        fused = self.objective(user, slice(None), items.fixed(), asked.every(FUSED_EVERY), pairs)
+        return fused + own - own.detach()
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
         items = self.items()
         interests, item_seq, row, step = self._at_the_end(interaction, items)
-        return self._score_items(
-            interests.user, item_seq, row, step, items, interaction[self.ITEM_ID][:, None]
-        ).squeeze(1)
+        chosen, user = interaction[self.ITEM_ID], interests.user
+        vectors, bias = items.of(chosen)
+        scores = (vectors * user).sum(1) + bias
+        if self.repeat is None:
+            return scores
+        return scores + look_up(chosen[:, None], self.repeat.pairs(user, item_seq, row, step)).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the score of every item for each row, (B, N)."""
@@ -190,7 +193,8 @@ class LSTI(SequentialRecommender):
         items = self.items()
         interests, item_seq, row, step = self._at_the_end(interaction, items)
         user = interests.user
-        query, item, value = self._repeat_pairs(user, item_seq, row, step)
+        seen = None if self.repeat is None else self.repeat.find(item_seq, row, step)
+        query, item, value = self._repeat_pairs(user, seen)
         item, order = item.sort()
         return Encoded(user, items, item, query[order], value[order].to(user.dtype))
 
@@ -290,18 +294,21 @@ class LSTI(SequentialRecommender):
                 where they are an input or the short part needs them.
             items (Items | None): the items, where they are scored, too; None: as `items` returns them.
         Returns:
-            Interests: parts of shape (B, L, H); what stands at padded steps means nothing.
+            Interests: parts of shape (B, L, D); what stands at padded steps means nothing.
         """
-        events = self.embed(item_seq, interaction, items or self.items())  # (B, L, H)
+        return self._drop_branches(self.fusion.join(self._read_branches(item_seq, interaction, items or self.items())))
+
+    def _read_branches(self, item_seq: Tensor, interaction: Any, items: Items) -> Read:
+        events = self.embed(item_seq, interaction, items)
         long = short = None
-        recent = events  # what the short branch reads
+        recent = events[..., self.short_half]
         if self.long_branch is not None:
-            long = self._read(self.long_branch, events, interaction)
-            recent = long if self.cascade else events
+            long = self._read(self.long_branch, events[..., self.long_half], interaction)
+            recent = self.recent(recent, long)
             long = _delay(long, self.long_lag)
         if self.short_branch is not None:
             short = self._read(self.short_branch, recent, interaction)
-        return self._drop_branches(self.fusion(long, short, events))
+        return self.fusion.normalise(long, short, events)
 
     def _drop_branches(self, interests: Interests) -> Interests:
         """In training, leave one of two parts out for a share of the rows; the others are scaled so the mean stays."""
@@ -314,11 +321,11 @@ class LSTI(SequentialRecommender):
         return Interests(long, short, interests.gate)
 
     def embed(self, item_seq: Tensor, interaction: Any, items: Items, where: Any = ...) -> Tensor:
-        """Return what both branches read of the events at `where`, (..., H): items and fields of a batch."""
+        """Return what the branches read of the events at `where`, (..., D): items and fields of a batch."""
         x = F.embedding(item_seq[where], items.vectors, padding_idx=0, sparse=self.sparse_gradients)
         if self.event_inputs is not None:
             x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
-        return self.dropout(self.input_norm(x))
+        return self.dropout(self.input_norm(x.unflatten(-1, (-1, self.hidden_size))).flatten(-2))
 
     def _read(self, branch: LongBranch | ShortBranch, events: Tensor, interaction: Any) -> Tensor:
         """A branch at each step; in windows of a longer history the LSTM goes on where the one before has ended."""
@@ -343,12 +350,18 @@ class LSTI(SequentialRecommender):
             return read_in_pieces(self, item_seq, interaction, items, step), item_seq, row, step
         return self.forward(item_seq, interaction, items).at(row, step), item_seq, row, step
 
-    def _repeat_pairs(
-        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if self.repeat is None:
-            return row[:0], row[:0], user.new_empty(0)
-        return self.repeat.pairs(user, item_seq, row, step, earlier)
+    def _repeat_pairs(self, user: Tensor, seen: Seen | None) -> Pairs:
+        if self.repeat is None or seen is None:
+            none = torch.zeros(0, dtype=torch.int64, device=user.device)
+            return Pairs(none, none, user.new_empty(0))
+        return self.repeat.values(user, seen)
+
+    def _negatives(self, interaction: Any, in_sequence: bool, row: Tensor, step: Tensor) -> Tensor | None:
+        """The (T, K) items that RecBole has sampled against the targets."""
+        if not self.objective.pairwise:
+            return None
+        negative = interaction[self.negative_field][row, step] if in_sequence else interaction[self.NEG_ITEM_ID]
+        return negative.reshape(len(row), -1)
 
     def _unrepeated(self, interaction: Any) -> Any:
         """Undo that RecBole repeats a batch for each of the K negatives of its B targets: B rows, (B, K) negatives."""
@@ -359,80 +372,13 @@ class LSTI(SequentialRecommender):
         interaction[self.NEG_ITEM_ID] = negative
         return interaction
 
-    def _sampled_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
-        if self.loss_type == "BPR":
-            return bpr(positive, negative)
-        if self.loss_type == "BCE":
-            return bce(positive, negative)
-        return bce(positive, negative, gbce_beta(negative.shape[1], self.n_items - 1, self.gbce_t))
-
-    def _sampled_softmax(
-        self, proposal: Proposal, user: Tensor, items: Items, positive: Tensor, pairs: tuple[Tensor, Tensor, Tensor]
-    ) -> Tensor:
-        with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
-            user, (query, item, value) = user.float(), pairs
-            negatives, log_weight = proposal.draw(self.n_negatives)
-            vectors, bias = self._of(items, negatives)
-            scores = torch.addmm(bias, user, vectors.T)  # (T, U)
-            vectors, bias = self._of(items, positive)
-            own = (vectors * user).sum(1) + bias
-            return sampled_softmax(own, scores, positive, negatives, log_weight, query, item, value.float())
-
-    def _of(self, items: Items, chosen: Tensor) -> Items:
-        """The vectors, (..., H), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
-        vectors = F.embedding(chosen, items.vectors, sparse=self.sparse_gradients)
-        bias = torch.gather(items.bias, 0, chosen.reshape(-1), sparse_grad=self.sparse_gradients)
-        return Items(vectors, bias.view_as(chosen))
+    def recent(self, events: Tensor, long: Tensor) -> Tensor:
+        """What the short branch reads, (..., H): the events, or with `cascade` what the long branch makes of them."""
+        return long if self.cascade else events
 
     def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
         scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
-
-    def _score_items(
-        self,
-        user: Tensor,
-        item_seq: Tensor,
-        row: Tensor,
-        step: Tensor,
-        items: Items,
-        chosen: Tensor,
-        earlier: Earlier | None = None,
-    ) -> Tensor:
-        vectors, bias = self._of(items, chosen)  # (T, K, H), (T, K)
-        scores = (vectors @ user[:, :, None]).squeeze(2) + bias
-        return scores if self.repeat is None else scores + self.repeat.of(chosen, user, item_seq, row, step, earlier)
-
-
-class Fusion(nn.Module):
-    """Join the normalised branches into two parts that add up to the user vector.
-
-    The branches are normalised before they are joined and nothing non-linear follows, so the score splits exactly:
-    `gate` g*l + (1-g)*s with g per dimension, `scalar` one g a step, `sum` l + s, `concat` V[l; s] = V_l l + V_s s.
-    """
-
-    def __init__(self, kind: str, H: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.long_norm = nn.LayerNorm(H) if kind != "short" else None
-        self.short_norm = nn.LayerNorm(H) if kind != "long" else None
-        self.gate: nn.Sequential | None = None
-        if kind in ("gate", "scalar"):
-            self.gate = nn.Sequential(nn.Linear(3 * H, H), nn.GELU(), nn.Linear(H, H if kind == "gate" else 1))
-        self.mix_long = nn.Linear(H, H, bias=False) if kind == "concat" else None
-        self.mix_short = nn.Linear(H, H, bias=False) if kind == "concat" else None
-
-    def forward(self, long: Tensor | None, short: Tensor | None, events: Tensor) -> Interests:
-        """Three (B, L, H) tensors -> Interests with parts of shape (B, L, H)."""
-        long = None if self.long_norm is None else self.long_norm(long)
-        short = None if self.short_norm is None else self.short_norm(short)
-        if long is None or short is None:
-            return Interests(long, short, None)
-        if self.gate is not None:
-            gate = torch.sigmoid(self.gate(torch.cat([long, short, events], dim=-1)))
-            return Interests(gate * long, (1 - gate) * short, gate)
-        if self.mix_long is not None and self.mix_short is not None:
-            return Interests(self.mix_long(long), self.mix_short(short), None)
-        return Interests(long, short, None)
 
 
 def _long_branch(config: Any) -> LongBranch:

@@ -27,6 +27,35 @@ class Earlier(NamedTuple):
     counts: Tensor
 
 
+class Seen(NamedTuple):
+    """The items of the queries' histories: S pairs of query and item, each once, sorted by query, three (S,) tensors.
+
+    `cell` is the pair's place in the term's table: its recency and frequency.
+    """
+
+    query: Tensor
+    item: Tensor
+    cell: Tensor
+
+    def every(self, n: int) -> Seen:
+        """The pairs of every nth query."""
+        kept = (self.query % n == 0).nonzero().squeeze(1)
+        query, item, cell = (part.index_select(0, kept) for part in self)
+        return Seen(query // n, item, cell)
+
+
+class Pairs(NamedTuple):
+    """What items of the histories are scored higher by: S pairs of query and item, sorted by query, and the values."""
+
+    query: Tensor
+    item: Tensor
+    value: Tensor
+
+    def fixed(self) -> Pairs:
+        """The same, through which nothing is learned."""
+        return self._replace(value=self.value.detach())
+
+
 class RepeatTerm(nn.Module):
     """repeat(t, j) = table[recency, frequency] + (state(u_t))[recency] for items j seen at or before t, else 0."""
 
@@ -40,15 +69,23 @@ class RepeatTerm(nn.Module):
         query, item, value = self.pairs(user, item_seq, row, step)
         return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
 
-    def pairs(
-        self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the term where it is not 0: S (query, item) pairs, each once, and the value, three (S,) tensors.
+    def pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None) -> Pairs:
+        """Return the term where it is not 0; arguments as of `find` and `values`."""
+        return self.values(user, self.find(item_seq, row, step, earlier))
 
-        They are sorted by query. Their number is that of the different items in the histories, whatever N is.
+    def values(self, user: Tensor, seen: Seen) -> Pairs:
+        """Return the term of (T, H) user vectors for what their histories hold."""
+        values = (self.table + self.state(user)[:, :, None]).view(-1)  # (T * cells,)
+        value = values.index_select(0, seen.query * self.table.numel() + seen.cell)
+        return Pairs(seen.query, seen.item, value)
+
+    @staticmethod
+    def find(item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None) -> Seen:
+        """Return the pairs of query and item for which there is a term.
+
+        Their number is that of the different items in the histories, whatever N is.
 
         Args:
-            user (Tensor): (T, H) user vectors.
             item_seq (Tensor): (B, L) int64, 0 = padding.
             row (Tensor): (T,) int64, the query's row in item_seq.
             step (Tensor): (T,) int64, the last step the query may see.
@@ -77,28 +114,7 @@ class RepeatTerm(nn.Module):
             distance = distance.clamp_(max=L - 1)
         cell = _recency(torch.arange(L, device=item_seq.device)).index_select(0, distance) * FREQUENCY_BUCKETS
         cell += _frequency(count).view(-1).index_select(0, seen)
-        values = (self.table + self.state(user)[:, :, None]).view(-1)  # (T * cells,)
-        return query, item, values.index_select(0, query * self.table.numel() + cell)
-
-    def of(
-        self,
-        items: Tensor,
-        user: Tensor,
-        item_seq: Tensor,
-        row: Tensor,
-        step: Tensor,
-        earlier: Earlier | None = None,
-    ) -> Tensor:
-        """Return the term for K chosen items of each query, (T, K); `items` is (T, K) int64, the rest as above."""
-        query, item, value = self.pairs(user, item_seq, row, step, earlier)
-        if not len(query):
-            return torch.zeros_like(items, dtype=user.dtype)
-        width = torch.maximum(items.max(), item.max()) + 1
-        keys, order = (query * width + item).sort()  # a number for each pair
-        wanted = torch.arange(len(items), device=items.device)[:, None] * width + items
-        at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-        term = value.to(user.dtype).index_select(0, order.index_select(0, at.view(-1))).view_as(items)
-        return torch.where(keys[at] == wanted, term, 0)
+        return Seen(query, item, cell)
 
     def add_seen(
         self, scores: Tensor, user: Tensor, query: Tensor, item: Tensor, distance: Tensor, count: Tensor
@@ -107,6 +123,19 @@ class RepeatTerm(nn.Module):
         recency = _recency(distance)
         value = self.table[recency, _frequency(count)] + self.state(user)[query, recency]
         return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
+
+
+def look_up(chosen: Tensor, pairs: Pairs) -> Tensor:
+    """Return the values of K chosen items of each query, (T, K), 0 where there is no pair; `chosen` is (T, K) int64."""
+    query, item, value = pairs
+    if not len(query):
+        return torch.zeros_like(chosen, dtype=value.dtype)
+    width = torch.maximum(chosen.max(), item.max()) + 1
+    keys, order = (query * width + item).sort()  # a number for each pair
+    wanted = torch.arange(len(chosen), device=chosen.device)[:, None] * width + chosen
+    at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+    term = value.index_select(0, order.index_select(0, at.view(-1))).view_as(chosen)
+    return torch.where(keys[at] == wanted, term, 0)
 
 
 def _recency(distance: Tensor) -> Tensor:

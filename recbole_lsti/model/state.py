@@ -1,7 +1,8 @@
 """A user's state, carried forward one event at a time at a cost that does not grow with the history.
 
-Shapes: B users, H hidden size, R the farthest that a layer of the short branch looks back, C cells of a user's table
-of items, a power of two and at least twice the different items of the user who has had the most.
+Shapes: B users, H hidden size, D width of item and user vectors, R the farthest that a layer of the short branch looks
+back, C cells of a user's table of items, a power of two and at least twice the different items of the user who has had
+the most.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class State(NamedTuple):
     """
 
     n_events: Tensor  # (B,) int64, events read so far
-    user: Tensor  # (B, H), the user vector
+    user: Tensor  # (B, D), the user vector
     long: Tensor  # (B, n_layers, 2, H), h and c of the LSTM
     delayed: Tensor  # (B, short_window, H), the long branch's last outputs, with long_excludes_short
     short: Tensor  # (B, n_layers, R, 2, H), keys and values of the last R events, the newest last
@@ -80,7 +81,7 @@ class State(NamedTuple):
 def first_state(model: Any, batch_size: int) -> State:
     """The state of users of an LSTI without events; see `LSTI.init_state`."""
     weight = model.item_embedding.weight
-    B, H = batch_size, weight.shape[1]
+    B, H = batch_size, model.hidden_size
     long = 0 if model.long_branch is None else len(model.long_branch.lstms)
     short = 0 if model.short_branch is None else len(model.short_branch.attentions)
     reach = model.short_branch.reach if short else 0
@@ -94,7 +95,7 @@ def first_state(model: Any, batch_size: int) -> State:
 
     return State(
         n_events=zeros(),
-        user=zeros(H, dtype=weight.dtype),
+        user=zeros(weight.shape[1], dtype=weight.dtype),
         long=zeros(long, 2, H, dtype=weight.dtype),
         delayed=zeros(model.long_lag, H, dtype=weight.dtype),
         short=zeros(short, reach, 2, H, dtype=weight.dtype),
@@ -107,14 +108,14 @@ def first_state(model: Any, batch_size: int) -> State:
 
 
 def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tensor | None) -> State:
-    """The state after one more event of each user; see `LSTI.step`. `event` is (B, H), the embedded event."""
+    """The state after one more event of each user; see `LSTI.step`. `event` is (B, D), the embedded event."""
     long = short = None
-    recent = event
+    recent = event[:, model.short_half]
     if model.long_branch is not None:
-        now, hidden = model.long_branch.resume(event[:, None], state.long)
+        now, hidden = model.long_branch.resume(event[:, None, model.long_half], state.long)
         delayed = torch.cat([state.delayed, now], dim=1)  # (B, lag + 1, H)
         long = delayed[:, 0]
-        recent = now[:, 0] if model.cascade else event
+        recent = model.recent(recent, now[:, 0])
         state = state._replace(long=hidden, delayed=delayed[:, 1:])
     times = None
     if model.needs_time and time is not None:
@@ -138,7 +139,7 @@ def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, items: Any, l
         items (Items): what the items are scored by.
         last (Tensor): (B,) int64, each row's last step.
     Returns:
-        Interests: every part (B, H).
+        Interests: every part (B, D).
     """
     long = short = None
     # the short branch sees no more than its window
@@ -147,11 +148,11 @@ def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, items: Any, l
     steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
     row, end = torch.arange(len(last), device=last.device), last - begin
     events = model.embed(item_seq, interaction, items, (row[:, None], steps))
-    recent = events
+    recent = events[..., model.short_half]
     if model.long_branch is not None:
         wanted = steps if model.cascade else (last - model.long_lag)[:, None]
         found = _long_at(model, item_seq, interaction, items, last, wanted)
-        recent = found if model.cascade else events
+        recent = model.recent(recent, found)
         long = found[row, end][:, None] if model.cascade else found
     if model.short_branch is not None:
         time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
@@ -165,13 +166,13 @@ def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: T
     The rows are read up to their last steps, (B,).
     """
     weight = model.item_embedding.weight
-    n_layers, H = len(model.long_branch.lstms), weight.shape[1]
+    n_layers, H = len(model.long_branch.lstms), model.hidden_size
     found = weight.new_zeros(*wanted.shape, H)
     state = weight.new_zeros(len(last), n_layers, 2, H)
     for start in range(0, item_seq.shape[1], model.piece):
         row = (last >= start).nonzero().squeeze(1)
         events = model.embed(item_seq, interaction, items, (row, slice(start, start + model.piece)))
-        y, end = model.long_branch.resume(events, state[row])
+        y, end = model.long_branch.resume(events[..., model.long_half], state[row])
         state = state.index_put((row,), end)
         at = wanted[row] - start
         which, column = ((at >= 0) & (at < y.shape[1])).nonzero(as_tuple=True)

@@ -1,0 +1,120 @@
+"""How what the branches say becomes one user vector.
+
+Shapes: B batch, L sequence length, T targets, H hidden size, D width of item and user vectors: 2H where each branch has
+item vectors of its own, else H.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Interests(NamedTuple):
+    """What the branches say at every step; `long + short` is the user vector that scores the items.
+
+    `gate` is the share of the long branch, 0..1, where the fusion has one: (B, L, H) for `gate`, (B, L, 1) for
+    `scalar`. `long` and `short` are the parts that enter the score, already gated: (B, L, D), each 0 where the item
+    vectors of the other branch stand. A branch that the fusion leaves out is None.
+    """
+
+    long: Tensor | None
+    short: Tensor | None
+    gate: Tensor | None
+
+    @property
+    def user(self) -> Tensor:
+        """The fused user vector, (B, L, D)."""
+        if self.long is None or self.short is None:
+            (part,) = (part for part in (self.long, self.short) if part is not None)
+            return part
+        return self.long + self.short
+
+    def at(self, row: Tensor, step: Tensor) -> Interests:
+        """The interests of T chosen (row, step) pairs: every part becomes (T, D)."""
+        return Interests(*(None if part is None else part[row, step] for part in self))
+
+
+class Read(NamedTuple):
+    """What the branches have made of a history, normalised, (..., H), None where there is no such branch.
+
+    `events` is what both have read, (..., D).
+    """
+
+    long: Tensor | None
+    short: Tensor | None
+    events: Tensor
+
+    def at(self, row: Tensor, step: Tensor) -> Read:
+        """The same of T chosen (row, step) pairs: (T, H) and (T, D)."""
+        long, short, events = (None if part is None else part[row, step] for part in self)
+        assert events is not None
+        return Read(long, short, events)
+
+    def fixed(self, nth: int = 1) -> Read:
+        """Every nth of the same targets, through which nothing is learned."""
+        long, short, events = (None if part is None else part[::nth].detach() for part in self)
+        assert events is not None
+        return Read(long, short, events)
+
+
+class Fusion(nn.Module):
+    """Join the normalised branches into two parts that add up to the user vector.
+
+    The branches are normalised before they are joined and nothing non-linear follows, so the score splits exactly:
+    `gate` g*l + (1-g)*s with g per dimension, `scalar` one g a step, `sum` l + s, `concat` V[l; s] = V_l l + V_s s.
+    Where the branches are `apart`, each part lies in a half of its own: [g*l; (1-g)*s] and so on.
+    """
+
+    def __init__(self, kind: str, H: int, apart: bool) -> None:
+        super().__init__()
+        self.kind, self.H, self.apart = kind, H, apart
+        self.long_norm = nn.LayerNorm(H) if kind != "short" else None
+        self.short_norm = nn.LayerNorm(H) if kind != "long" else None
+        self.gate: nn.Sequential | None = None
+        if kind in ("gate", "scalar"):
+            width = (4 if apart else 3) * H  # both branches and what they read
+            self.gate = nn.Sequential(nn.Linear(width, H), nn.GELU(), nn.Linear(H, H if kind == "gate" else 1))
+        self.mix_long = nn.Linear(H, H, bias=False) if kind == "concat" else None
+        self.mix_short = nn.Linear(H, H, bias=False) if kind == "concat" else None
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something to learn in how the branches are joined."""
+        return self.gate is not None or self.mix_long is not None
+
+    def forward(self, long: Tensor | None, short: Tensor | None, events: Tensor) -> Interests:
+        """What the branches put out, (..., H), and the events, (..., D) -> Interests with parts of shape (..., D)."""
+        return self.join(self.normalise(long, short, events))
+
+    def normalise(self, long: Tensor | None, short: Tensor | None, events: Tensor) -> Read:
+        """Bring the branches to one scale."""
+        return Read(
+            None if self.long_norm is None or long is None else self.long_norm(long),
+            None if self.short_norm is None or short is None else self.short_norm(short),
+            events,
+        )
+
+    def join(self, read: Read) -> Interests:
+        """The same for branches that are normalised."""
+        long, short, events = read
+        if long is None or short is None:
+            return Interests(long, short, None)
+        gate = None
+        if self.gate is not None:
+            gate = torch.sigmoid(self.gate(torch.cat([long, short, events], dim=-1)))
+            long, short = gate * long, (1 - gate) * short
+        elif self.mix_long is not None and self.mix_short is not None:
+            long, short = self.mix_long(long), self.mix_short(short)
+        return Interests(self.of_long(long), self.of_short(short), gate)
+
+    def of_long(self, long: Tensor) -> Tensor:
+        """(..., H) of the long branch as a user vector, (..., D)."""
+        return F.pad(long, (0, self.H)) if self.apart else long
+
+    def of_short(self, short: Tensor) -> Tensor:
+        """(..., H) of the short branch as a user vector, (..., D)."""
+        return F.pad(short, (self.H, 0)) if self.apart else short

@@ -43,17 +43,22 @@ ALIASES = {"Pop": "Popularity"}  # RecBole's name of the same ranking
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the board: a model under a name of its own, with settings that only it has."""
+    """A row of the board: a model under a name of its own, with settings that only it has.
+
+    `n_seeds`: it runs with so many of the plan's seeds, the first ones; None: with all.
+    """
 
     name: str
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    n_seeds: int | None = None
 
     def plain(self) -> Any:
         """Return it as a plan spells it: the name alone, or `{name: {model: ..., key: value}}`."""
-        if not self.settings and self.name == self.model:
+        seeds = {} if self.n_seeds is None else {"seeds": self.n_seeds}
+        if not self.settings and not seeds and self.name == self.model:
             return self.name
-        return {self.name: {"model": self.model, **self.settings}}
+        return {self.name: {"model": self.model, **seeds, **self.settings}}
 
 
 @dataclass(frozen=True)
@@ -169,10 +174,12 @@ class Plan:
                 for variant in self.variants:
                     first[variant.name, dataset, split] = self._cell(variant, dataset, split)
         self._check_settings()
+        seeds = {variant.name: self.seeds[: variant.n_seeds] for variant in self.variants}
         cells = [
             replace(cell, seed=seed, settings={**cell.settings, "seed": seed})
             for seed in self.seeds
             for cell in first.values()
+            if seed in seeds[cell.variant]
         ]
         ids = [cell.id for cell in cells]
         for name in ids:
@@ -294,7 +301,10 @@ def _variant(entry: Any) -> Variant:
     known = sequential_models()
     if model not in known:
         raise ValueError(f"models ({model}) must be of {', '.join(known)}{nearest(model, known)}")
-    own = {key: value for key, value in settings.items() if key != "model"}
+    own = {key: value for key, value in settings.items() if key not in ("model", "seeds")}
+    n_seeds = settings.get("seeds")
+    if n_seeds is not None and (not isinstance(n_seeds, int) or isinstance(n_seeds, bool) or n_seeds < 1):
+        raise ValueError(f"models: seeds ({n_seeds}) of {name} must be how many of the plan's seeds: 1 or more")
     for key in ("eval_args", "seed"):
         if key in own:
             raise ValueError(f"models: {key} of {name} must be left to the plan's split, ranking and seeds")
@@ -304,7 +314,7 @@ def _variant(entry: Any) -> Variant:
                 f"models: {key} of {name} must be left to the plan's settings: it changes what is measured"
             )
     sequential_model(model)
-    return Variant(name, model, own)
+    return Variant(name, model, own, n_seeds)
 
 
 def _controls(wanted: Any, models: tuple[Variant, ...]) -> tuple[Variant, ...]:

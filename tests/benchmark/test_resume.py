@@ -97,7 +97,7 @@ def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place, in_proce
 
 @pytest.fixture
 def done(place, in_process, capsys) -> Path:
-    write_plan(["Markov"])
+    write_plan(["Markov"], settings={"MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False})
     assert main(["benchmark", "plan.yaml", "--output", "out"]) == 0
     capsys.readouterr()
     return Path("out")
@@ -114,10 +114,10 @@ def test_a_folder_with_results_is_not_run_into_again(done, capsys):
 def test_a_changed_plan_or_data_set_is_told(done, capsys):
     before = (done / "results.jsonl").read_bytes()
     flags = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
-    assert main([*flags, "--epochs", "3", "--set", "hidden_size=16"]) == 2
+    assert main([*flags, "--epochs", "3", "--set", "MAX_ITEM_LIST_LENGTH=16"]) == 2
     error = capsys.readouterr().err
     assert "must be of the same plan and data: plan.budget.epochs was 1, is 3" in error
-    assert "plan.settings.hidden_size was 8, is 16" in error
+    assert "plan.settings.MAX_ITEM_LIST_LENGTH was 20, is 16" in error
     assert error.count("\n") == 1
     write_inter(Path("dataset"), "tiny", random_rows(n_users=25, shortest=5, longest=15, seed=9))
     assert main(flags) == 2
@@ -208,6 +208,62 @@ def test_a_folder_from_before_settings_were_written_down_goes_on(done, capsys):
     error = capsys.readouterr().err
     assert "although settings were not written down in Markov-tiny-loo\n" in error
     assert "although torch was of an unknown version, is " in error
+
+
+# ---- lines that were not written to their end -----------------------------------------------------------------------
+
+
+def cut_line(done: Path, kept: float) -> str:
+    """Cut the one line of the results, as a kill in the middle of writing leaves it; return what is left of it."""
+    text = (done / "results.jsonl").read_text(encoding="utf-8")
+    half = text[: int(kept * len(text))]
+    (done / "results.jsonl").write_text(half, encoding="utf-8")
+    return half
+
+
+def test_a_half_written_line_comes_from_its_cell_that_is_whole(done, capsys):
+    lines = read_results(done).lines
+    half = cut_line(done, 0.5)
+    assert main(RESUME) == 0
+    assert "[1/1]" not in capsys.readouterr().err, "nothing is trained"
+    assert read_results(done) == results.Results(lines, [])
+    assert (done / "results.broken.jsonl").read_text(encoding="utf-8") == f"{half}\n"
+    assert main(RESUME) == 0
+    assert read_results(done) == results.Results(lines, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("cell", "Popularity-tiny-loo-2020"), ("seed", 7), ("dataset", "other"), ("status", "failed"), (None, None)],
+)
+def test_a_half_written_line_of_a_cell_that_is_not_whole_is_trained_again(done, capsys, key, value):
+    lines = read_results(done).lines
+    cut_line(done, 0.5)
+    path = done / "cells/Markov-tiny-loo-2020/result.json"
+    text = path.read_text(encoding="utf-8")
+    wrong = text[:-9] if key is None else json.dumps({**json.loads(text), key: value})
+    path.write_text(wrong, encoding="utf-8")
+    assert main(RESUME) == 0
+    assert "[1/1] Markov-tiny-loo-2020" in capsys.readouterr().err
+    again = read_results(done).lines
+    assert again.keys() == lines.keys()
+    assert all({**again[name], "cost": None} == {**lines[name], "cost": None} for name in lines)
+
+
+def test_a_half_written_line_of_other_settings_is_trained_again(done, defaults, capsys):
+    cut_line(done, 0.5)
+    defaults("model/Markov.yaml", "markov_order: 7")
+    assert main(RESUME) == 0
+    assert "[1/1] Markov-tiny-loo-2020" in capsys.readouterr().err
+
+
+def test_a_line_that_was_taken_away_asks_for_another_training(done, capsys):
+    cut_line(done, 0)
+    assert main(RESUME) == 0
+    assert "[1/1] Markov-tiny-loo-2020" in capsys.readouterr().err
+
+
+# ---- small parts ----------------------------------------------------------------------------------------------------
 
 
 def test_many_cells_of_one_change_are_one_text():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 import yaml
 
 from benchmark.conftest import write_plan
+from recbole_lsti.benchmark import estimate
 from recbole_lsti.benchmark.cell import main as run_cell
 from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.execute import Options, run_plan
 from recbole_lsti.benchmark.expect import read_expected, regressions
 from recbole_lsti.benchmark.results import load_arrays, read_results
 from recbole_lsti.benchmark.tables import summarise, write_tables
-from recbole_lsti.benchmark.view import outcome
+from recbole_lsti.benchmark.view import duration, outcome
 from recbole_lsti.cli import main
 
 OUTPUT = {"summary.csv", "table.md", "table.tex", "comparison.png", "comparison.svg", "report.md", "expect.yaml"}
@@ -283,11 +285,38 @@ def test_a_dry_run_shows_configs_and_costs_and_writes_nothing(place, in_process,
     assert "# cannot run: needs a knowledge graph" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if " tiny loo " in line}
     assert rows["GRU4Rec"][3] == "3"
-    assert float(rows["GRU4Rec"][4]) >= 0
-    assert 100 < float(rows["GRU4Rec"][6]) < 10_000, "MiB"
+    assert all(float(seconds) >= 0 for seconds in rows["GRU4Rec"][4:7])
+    assert 100 < float(rows["GRU4Rec"][7]) < 10_000, "MiB"
     assert "would fail: ValueError: train_mode (sequence)" in out
     assert "9 cells, at most about" in out
     assert {path.name for path in place.iterdir()} == {"dataset", "plan.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("budget", "starts"),
+    [
+        ({}, 3),
+        ({"trials": 10}, 4),  # one process searches
+        ({"trials": 10, "memory_gib": 8}, 14),  # and each trial has one, so that it can be ended alone
+    ],
+)
+def test_a_dry_run_counts_the_start_of_each_process(plan_of, monkeypatch, budget, starts):
+    """A process of 9 s that was at work for 2 of them takes 7 to start; each training is estimated at 100 s."""
+    now = [0.0]
+    timed = {"timed_seconds": 2.0, "seconds": 100.0, "epoch_seconds": 1.0, "rank_seconds": 1.0}
+
+    def timed_process(*args: Any, **more: Any) -> dict[str, Any]:
+        now[0] += 9.0
+        return {**timed, "peak_rss_mib": 500, "n_parameters": 1000}
+
+    monkeypatch.setattr(estimate, "run_process", timed_process)
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    space = {"space": {"learning_rate": [0.1]}} if "trials" in budget else {}
+    plan = plan_of(["GRU4Rec"], seeds=3, budget={"epochs": 1, **budget}, **space)
+    *_, row, last = estimate.dry_run(plan, 1)
+    assert row.split()[3:6] == ["3", "7.0", "1.0"]
+    seconds = 100 * (3 + budget.get("trials", 0)) + 7 * starts
+    assert f"3 cells, at most about {duration(seconds)}, 1 at a time, with the start of each process" in last
 
 
 def test_the_environment_is_told():

@@ -319,6 +319,24 @@ def test_a_dry_run_counts_the_start_of_each_process(plan_of, monkeypatch, budget
     assert f"3 cells, at most about {duration(seconds)}, 1 at a time, with the start of each process" in last
 
 
+def test_a_setting_that_no_model_of_the_plan_reads_is_told(place, in_process, capsys):
+    write_plan(["Markov"], settings={"use_gpu": False, "n_heads": 2})
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 0
+    told = "recbole-lsti: settings: n_heads is read by no model of the plan"
+    assert [line for line in capsys.readouterr().err.splitlines() if "settings" in line] == [told]
+    write_plan(["Markov"], settings={"use_gpu": False, "n_heads": 2, "kernel_size": 3})
+    assert main(["benchmark", "plan.yaml", "--dry-run"]) == 0
+    assert "settings: n_heads, kernel_size are read by no model of the plan\n" in capsys.readouterr().err
+    write_plan(["Markov", "LSTI"], settings={"use_gpu": False, "n_heads": 2})
+    assert main(["benchmark", "plan.yaml", "--dry-run"]) == 0
+    assert "no model of the plan" not in capsys.readouterr().err
+    write_plan(["Markov"], settings={"use_gpu": False, "n_heeds": 2})
+    assert main(["benchmark", "plan.yaml", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "config key (n_heeds) must be one that is read (did you mean n_heads?)" in error
+    assert error.count("\n") == 1, "a misspelt one is refused"
+
+
 def test_the_environment_is_told():
     here = environment()
     assert here["versions"]["recbole"] == "1.2.1"

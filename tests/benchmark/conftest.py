@@ -6,10 +6,12 @@ import importlib
 import importlib.machinery
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import random_rows, write_inter
 
@@ -56,17 +58,22 @@ def write_plan(models: list[Any], **content: Any) -> None:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Cells and searches run in the test's own process, one at a time: the same code and files, without a start each.
 
     What a process adds, that it may be killed, limited and lost, is shown by the tests without this.
     """
 
+    threads = torch.get_num_threads()
+
     def run(module: str, folder: Path, flags: tuple[str, ...] = (), *_: Any) -> Ended:
+        torch.set_num_threads(1)  # as OMP_NUM_THREADS tells a process started from `place`
         importlib.import_module(module).main([str(folder), *flags])
         return Ended(None)
 
     monkeypatch.setattr("recbole_lsti.benchmark.process.run_module", run)
+    yield
+    torch.set_num_threads(threads)
 
 
 class FakeMeter:

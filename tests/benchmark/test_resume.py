@@ -43,11 +43,16 @@ def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place, request
     write_plan([SLOW, "GRU4Rec"], budget={}, settings={**SETTINGS, "epochs": 1})
     curve = Path("out/cells/slow-tiny-loo-2020/learning_curve.csv")
 
+    def cells() -> list[psutil.Process]:  # children of other tests may be there still
+        try:
+            return [child for child in psutil.Process().children() if "recbole_lsti.benchmark.cell" in child.cmdline()]
+        except psutil.Error:  # one has just ended
+            return []
+
     def kill_the_first() -> None:
         wait_for(curve.exists)
-        children = psutil.Process().children(recursive=True)  # those of other tests may be there still
-        (child,) = [child for child in children if "recbole_lsti.benchmark.cell" in child.cmdline()]
-        child.send_signal(signal.SIGKILL)
+        (child,) = wait_for(cells)
+        child.kill()
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()

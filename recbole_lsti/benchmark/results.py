@@ -202,7 +202,8 @@ def open_folder(
 
     Another plan, other data and a setting of another value, in a kind of cell that has results, are refused: the board
     would show unlike things as one. Other versions of packages and settings that one of them does not have are noted:
-    most change no result, and whoever has a board of days should decide.
+    most change no result, and whoever has a board of days should decide. A line that was not written to its end comes
+    from its cell's own result.json, where that is whole.
 
     Args:
         folder: the folder.

@@ -31,8 +31,8 @@ SIDES = {
 }
 
 
-def main() -> None:
-    """Train every side with every seed, in turn, and print when each has reached the mark."""
+def main() -> int:
+    """Train every side with every seed, in turn, and print when each has reached the mark; 2: a mistake, in a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 2020 on (default: 1)")
@@ -43,14 +43,22 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args()
-    if known.side:
-        print(json.dumps(train(known, rest)))
-        return
+    try:
+        if known.side:
+            print(json.dumps(train(known, rest)))
+            return 0
+        if known.seed is not None:
+            raise ValueError(f"seed ({known.seed}) must be left to --seeds, which says how many, from 2020 on")
+    except ValueError as error:
+        print(f"time_to_quality: {error}", file=sys.stderr)
+        return 2
     curves: dict[str, list[list[dict[str, float]]]] = {side: [] for side in SIDES}
     for seed in range(2020, 2020 + known.seeds):
         for side in SIDES:
             command = [sys.executable, *sys.argv, "--side", side, "--seed", str(seed)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:  # it has said why
+                return done.returncode
             curves[side].append(json.loads(done.stdout.splitlines()[-1]))
             at, score = best(curves[side][-1])
             print(f"{side}, seed {seed}: {score:.4f} after {at:.1f} s", file=sys.stderr)
@@ -62,10 +70,15 @@ def main() -> None:
         record = {"machine": describe_machine(), **settings, "settings": rest, "table": table, "curves": curves}
         known.output.parent.mkdir(parents=True, exist_ok=True)
         known.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
 
 
 def train(known: argparse.Namespace, rest: list[str]) -> list[dict[str, float]]:
-    """Train one side with one seed and return its curve: epoch, seconds and valid_score of each validation."""
+    """Train one side with one seed and return its curve: epoch, seconds and valid_score of each validation.
+
+    Raises:
+        ValueError: settings that cannot work, or with which nothing is validated.
+    """
     import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
     from recbole_lsti.cli import parse_settings
     from recbole_lsti.config import LSTIConfig
@@ -81,8 +94,19 @@ def train(known: argparse.Namespace, rest: list[str]) -> list[dict[str, float]]:
         settings["epochs"] = known.epochs
     settings.update(SIDES[known.side], **parse_settings(rest))
     config = LSTIConfig(None, known.dataset, files, settings)
+    every, epochs = config["eval_step"], config["epochs"]
+    if not 1 <= every <= epochs:  # before an hour of training, not after it
+        raise ValueError(
+            f"eval_step ({every}) must be from 1 to epochs ({epochs}): {known.side} has no validation else"
+        )
     curve = train_and_test(config, None, saved=False, tested=False).trainer.curve
-    return [row for row in curve if "valid_score" in row]
+    validated = [row for row in curve if "valid_score" in row]
+    if not validated:
+        raise ValueError(
+            f"{known.side}, seed {known.seed} must be validated once at least: eval_args must leave validation items, "
+            f"and minutes ({known.minutes}) time for {every} epochs"
+        )
+    return validated
 
 
 def best(curve: list[dict[str, float]]) -> tuple[float, float]:
@@ -141,4 +165,4 @@ def print_table(table: dict[str, dict[str, Any]], seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

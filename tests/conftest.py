@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dask_cluster import Cluster
 
 import recbole_lsti  # noqa: F401 - mends RecBole before any test imports it
 
@@ -55,3 +57,17 @@ def tiny(tmp_path: Path) -> Path:
     """A data folder with one data set, `tiny`: 20 users, up to 30 items, up to 25 events a user."""
     write_inter(tmp_path, "tiny", random_rows())
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def one_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))  # another working folder than the asker's
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster(one_cluster: Cluster) -> Cluster:
+    """A whole Dask cluster, the one of the tests before it in its file."""
+    one_cluster.mend()
+    return one_cluster

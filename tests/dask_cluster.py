@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,26 +11,45 @@ from pathlib import Path
 
 import psutil
 
+import recbole_lsti
+
 
 class Cluster:
-    """A scheduler and two workers, each in a process of its own."""
+    """A scheduler and two workers, each in a process of its own; `mend` starts what a test has killed."""
 
     def __init__(self, folder: Path) -> None:
-        file = folder / "scheduler.json"
+        self._folder = folder
+        self._started = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        file = self._folder / f"scheduler-{self._started}.json"
         self.processes: list[subprocess.Popen] = []
-        scheduler = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
-        self._start(folder, "scheduler", *scheduler)
+        where = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
+        self.processes.append(self._start("scheduler", *where))
         until = time.monotonic() + 60
         while not file.exists() and time.monotonic() < until:
             time.sleep(0.1)
         self.address = json.loads(file.read_text(encoding="utf-8"))["address"]
-        for _ in range(2):
-            self._start(folder, "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        self.processes += [self._worker() for _ in range(2)]
 
-    def _start(self, folder: Path, *words: str) -> None:
-        with open(folder / f"dask-{len(self.processes)}.log", "wb") as log:
+    def _worker(self) -> subprocess.Popen:
+        return self._start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def _start(self, *words: str) -> subprocess.Popen:
+        here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1])}
+        self._started += 1
+        with open(self._folder / f"dask-{self._started}.log", "wb") as log:
             command = [sys.executable, "-m", "dask", *words]
-            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env={**os.environ, **here})
+
+    def mend(self) -> None:
+        if self.processes[0].poll() is not None:
+            self.close()
+            self._begin()
+        for place, process in enumerate(self.processes):
+            if process.poll() is not None:
+                self.processes[place] = self._worker()
 
     def close(self) -> None:
         for process in reversed(self.processes):

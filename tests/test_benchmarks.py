@@ -122,6 +122,39 @@ def test_the_mark_is_each_seed_s_own_and_the_first_time_counts(time_to_quality):
     assert (lsti["epochs_to_mark"], lsti["seconds_to_best"], lsti["seconds_an_epoch"]) == ([2, 1], 12.5, 5)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--seed=7",), "seed (7) must be left to --seeds, which says how many, from 2020 on"),
+        (
+            ("--side", "LSTI", "--seed", "2020", "--eval_step=0"),
+            "eval_step (0) must be from 1 to epochs (2): LSTI has no validation else",
+        ),
+        (
+            ("--side", "LSTI", "--seed", "2020", "--eval_args={'split': {'LS': 'test_only'}}"),
+            "LSTI, seed 2020 must be validated once at least: eval_args must leave validation items, and minutes (60)",
+        ),
+    ],
+)
+def test_time_to_quality_tells_mistakes_in_one_line(time_to_quality, tiny, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tiny)
+    (tiny / "lsti.yaml").write_text("epochs: 2\nshort_window: 4\n", encoding="utf-8")
+    common = ("--dataset", "tiny", f"--data_path={tiny}", "--lsti-config", "lsti.yaml", *TINY)
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / "time_to_quality.py"), *common, *flags])
+    assert time_to_quality.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"time_to_quality: {message}")
+    assert error.count("\n") == 1
+
+
+def test_time_to_quality_ends_with_a_training_that_cannot_be_measured(time_to_quality, tiny, monkeypatch, capfd):
+    common = ["--dataset", "tiny", f"--data_path={tiny}", "--eval_step=0"]
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / "time_to_quality.py"), *common])
+    assert time_to_quality.main() == 2
+    told = "time_to_quality: eval_step (0) must be from 1 to epochs (300): SASRec, prefix has no validation else\n"
+    assert capfd.readouterr().err == told
+
+
 @pytest.mark.slow
 def test_time_to_quality_trains_every_side_in_turn(tiny, tmp_path):
     (tmp_path / "lsti.yaml").write_text("epochs: 3\nshort_window: 4\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def settings(small: dict) -> dict[str, Any]:
     del small["hidden_size"], small["show_progress"]
     return {**small, "epochs": 1}
-
-
-@pytest.fixture
-def cluster(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))  # another working folder than the asker's
-    yield cluster
-    cluster.close()
 
 
 def rows_of(folder: str | Path = "saved/tune-tiny/LSTI") -> list[dict[str, str]]:

@@ -53,6 +53,9 @@ def main(known: argparse.Namespace) -> int:
     options = _options(known)
     expected = read_expected(known.expect) if known.expect else []
     plan = _plan(known)
+    if unread := plan.unread():
+        verb = "is" if len(unread) == 1 else "are"
+        print(f"recbole-lsti: settings: {', '.join(unread)} {verb} read by no model of the plan", file=sys.stderr)
     if known.dry_run:
         from recbole_lsti.benchmark.estimate import dry_run
 

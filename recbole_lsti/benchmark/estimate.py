@@ -45,8 +45,9 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
         settings: the config dict of the run.
     Returns:
         dict: load_seconds, epoch_seconds, rank_seconds (all test rows), seconds (the whole run, until the budget ends
-        it), n_parameters, peak_rss_mib.
+        it, without the start of its process), timed_seconds (that this took), n_parameters, peak_rss_mib.
     """
+    entered = time.perf_counter()
     import torch
 
     from recbole_lsti.config import LSTIConfig
@@ -81,6 +82,7 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
         "epoch_seconds": epoch_seconds,
         "rank_seconds": rank_seconds,
         "seconds": load_seconds + training + rank_seconds,
+        "timed_seconds": time.perf_counter() - entered,
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
         "peak_rss_mib": peak_rss_mib(),
     }
@@ -104,24 +106,33 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
         else:
             yield yaml.safe_dump(same[0].effective(), sort_keys=True, allow_unicode=True)
     total = 0.0
-    yield f"{'cell':<44}{'cells':>6}{'s/epoch':>10}{'s ranking':>10}{'MiB':>8}{'parameters':>12}{'time':>14}"
+    columns = f"{'s start':>9}{'s/epoch':>10}{'s ranking':>10}{'MiB':>8}{'parameters':>12}{'time':>14}"
+    yield f"{'cell':<44}{'cells':>6}{columns}"
     for (variant, dataset, split), same in kinds.items():
         name = f"{variant} {dataset} {split}"
         if same[0].reason:
             yield f"{name:<44}{len(same):>6}  cannot run: {same[0].reason}"
             continue
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             found = run_process(same[0].head(), same[0].settings, Path(folder) / "cell", flags=("--estimate",))
+        whole = time.perf_counter() - began
         if "seconds" not in found:
             yield f"{name:<44}{len(same):>6}  would fail: {found['reason']}"
             continue
         trials = plan.trials if same[0].space and plan.trials else 0
-        seconds = (len(same) + trials) * found["seconds"]
+        start = max(0.0, whole - found["timed_seconds"])  # of Python and its imports, and the end of both
+        # a search is one process, unless its trials have a memory limit, each in a process of its own
+        starts = len(same) + bool(trials) + (trials if plan.memory_gib is not None else 0)
+        seconds = (len(same) + trials) * found["seconds"] + starts * start
         total += seconds
         yield (
-            f"{name:<44}{len(same):>6}{found['epoch_seconds']:>10.1f}{found['rank_seconds']:>10.1f}"
+            f"{name:<44}{len(same):>6}{start:>9.1f}{found['epoch_seconds']:>10.1f}{found['rank_seconds']:>10.1f}"
             f"{found['peak_rss_mib']:>8.0f}{found['n_parameters']:>12,}{duration(seconds):>14}"
             + (f"  with {trials} trials" if trials else "")
         )
     most = duration(total / jobs)
-    yield f"{len(cells)} cells, at most about {most}, {jobs} at a time; less where training stops early"
+    yield (
+        f"{len(cells)} cells, at most about {most}, {jobs} at a time, with the start of each process (`s start`); "
+        "less where training stops early"
+    )

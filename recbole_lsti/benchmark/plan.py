@@ -221,8 +221,19 @@ class Plan:
                 searches[cell.kind] = replace(cell, seed=self.seeds[0], settings=settings, trials=self.trials)
         return list(searches.values())
 
+    def unread(self) -> list[str]:
+        """Return the settings that no model of the plan reads, though one outside it does: they change nothing here."""
+        if self.settings.get("force_unknown_keys"):
+            return []
+        mine = self._known()
+        left = [key for key in self.settings if key not in mine]
+        return [key for key in left if any(key in known_settings(model) for model in sequential_models())]
+
+    def _known(self) -> set[str]:
+        return set().union(*(known_settings(variant.model) for variant in self.variants))
+
     def _check_settings(self) -> None:
-        known: set[str] = set().union(*(known_settings(variant.model) for variant in self.variants))
+        known = self._known()
         if not known.issuperset(self.settings):  # a key of a model that is not in the plan is no misspelling
             known |= set().union(*map(known_settings, sequential_models()))
         if not self.settings.get("force_unknown_keys"):

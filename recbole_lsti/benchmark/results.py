@@ -202,7 +202,8 @@ def open_folder(
 
     Another plan, other data and a setting of another value, in a kind of cell that has results, are refused: the board
     would show unlike things as one. Other versions of packages and settings that one of them does not have are noted:
-    most change no result, and whoever has a board of days should decide.
+    most change no result, and whoever has a board of days should decide. A line that was not written to its end comes
+    from its cell's own result.json, where that is whole.
 
     Args:
         folder: the folder.
@@ -217,9 +218,11 @@ def open_folder(
     """
     now = json.loads(to_json(fingerprint(plan, cells)))
     there = folder / FINGERPRINT
+    before: dict[str, Any] = {}
     notes: list[str] = []
     if there.is_file():
-        notes = _held_against(folder, there, now, cells)
+        before = _read_fingerprint(there)
+        notes = _held_against(folder, before, now, cells)
         if not resume:
             raise FileExistsError(
                 f"output ({folder}) must be a new folder: it holds results; --resume goes on with them"
@@ -233,16 +236,44 @@ def open_folder(
     write_whole(folder / "plan.yaml", yaml.safe_dump(plan.plain(), sort_keys=False, allow_unicode=True))
     if not (folder / RESULTS).is_file():
         (folder / RESULTS).touch()
+    same = {kind for kind, settings in now["settings"].items() if before.get("settings", {}).get(kind) == settings}
+    _mend_broken(folder, [cell for cell in cells if cell.kind in same])
     set_broken_aside(folder)
     return read_results(folder).lines, notes
 
 
-def _held_against(folder: Path, there: Path, now: dict[str, Any], cells: Iterable[Cell]) -> list[str]:
-    """Refuse what may not have changed since the folder's fingerprint was written; return what must be told."""
+def _mend_broken(folder: Path, cells: Iterable[Cell]) -> None:
+    """Append the line of each cell whose line is broken, from its own result.json where that is whole and its own.
+
+    A cell that has no line at all is left alone: whoever takes a line away asks for another training.
+    """
+    lines, broken = read_results(folder)
+    for cell in cells:
+        begins = f'{{"cell": {to_json(cell.id)},'  # as every line of the cell does
+        if lines.get(cell.id, {}).get("status") != "ok" and any(text.startswith(begins) for text in broken):
+            line = _ended(folder, cell)
+            if line is not None:
+                append(folder, line)
+
+
+def _ended(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """The line in the folder of a cell that has come to a result; None where there is none, or another cell's."""
+    path = folder / cell.place / "result.json"
+    line = _cell_line(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    if line is None or line["status"] != "ok" or not cell.head().items() <= line.items():
+        return None
+    return line
+
+
+def _read_fingerprint(there: Path) -> dict[str, Any]:
     try:
-        before = json.loads(there.read_text(encoding="utf-8"))
+        return json.loads(there.read_text(encoding="utf-8"))
     except ValueError:
         raise ValueError(f"{there} must be JSON: it cannot be told which plan the folder belongs to") from None
+
+
+def _held_against(folder: Path, before: dict[str, Any], now: dict[str, Any], cells: Iterable[Cell]) -> list[str]:
+    """Refuse what may not have changed since the folder's fingerprint was written; return what must be told."""
     same, notes = "plan and data", list[str]()
     changed = [text for part in ("plan", "data") for text in differences(before.get(part), now[part], part)]
     if not changed:

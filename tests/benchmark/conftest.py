@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from conftest import random_rows, write_inter
 
 import recbole_lsti
+from recbole_lsti.process import Ended
 
 SETTINGS: dict[str, Any] = {
     "hidden_size": 8,
@@ -44,6 +49,31 @@ def plan_of(place: Path) -> Any:
         return from_dict({"models": models, "settings": settings, **wanted})
 
     return make
+
+
+def write_plan(models: list[Any], **content: Any) -> None:
+    """Write plan.yaml: small models on `tiny`; no controls and one epoch unless told otherwise."""
+    plan = {"models": models, "datasets": ["tiny"], "controls": False, "budget": {"epochs": 1}, "settings": SETTINGS}
+    Path("plan.yaml").write_text(yaml.safe_dump({**plan, **content}), encoding="utf-8")
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Cells and searches run in the test's own process, one at a time: the same code and files, without a start each.
+
+    What a process adds, that it may be killed, limited and lost, is shown by the tests without this.
+    """
+
+    threads = torch.get_num_threads()
+
+    def run(module: str, folder: Path, flags: tuple[str, ...] = (), *_: Any) -> Ended:
+        torch.set_num_threads(1)  # as OMP_NUM_THREADS tells a process started from `place`
+        importlib.import_module(module).main([str(folder), *flags])
+        return Ended(None)
+
+    monkeypatch.setattr("recbole_lsti.benchmark.process.run_module", run)
+    yield
+    torch.set_num_threads(threads)
 
 
 class FakeMeter:

@@ -7,13 +7,12 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from dask_cluster import Cluster, children_of
+from dask_cluster import children_of
 
 from recbole_lsti.benchmark.cluster import CellKilledError, _keep_failure
 from recbole_lsti.benchmark.execute import Options, run_plan
@@ -21,13 +20,6 @@ from recbole_lsti.benchmark.results import read_results
 from recbole_lsti.cli import main
 
 pytest.importorskip("distributed")
-
-
-@pytest.fixture
-def cluster(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.close()
 
 
 def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
@@ -86,7 +78,7 @@ def test_without_an_address_a_cluster_is_started(plan_of):
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
-def test_a_scheduler_that_does_not_answer_is_told_and_nothing_is_lost(place, capsys, address, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_told_and_nothing_is_lost(place, in_process, capsys, address, monkeypatch):
     monkeypatch.setattr("recbole_lsti.cluster.ANSWER_SECONDS", 1)
     common = ["benchmark", "--models", "Markov", "--datasets", "tiny", "--no-controls", "--output", "out"]
     assert main([*common, "--executor", "dask", "--scheduler", address]) == 2

@@ -229,7 +229,7 @@ def test_a_bad_file_of_figures_is_refused(tmp_path, text, message):
         read_expected(tmp_path / "e.yaml")
 
 
-def test_a_regression_is_status_1(place, capsys):
+def test_a_regression_is_status_1(place, in_process, capsys):
     from recbole_lsti.cli import main
 
     flags = ["benchmark", "--models", "Markov", "--datasets", "tiny", "--no-controls", "--output", "out"]

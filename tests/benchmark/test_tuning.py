@@ -91,7 +91,7 @@ def test_a_bad_space_is_refused_in_a_line(plan_of, change, message):
 
 
 @pytest.mark.slow
-def test_cells_of_every_seed_run_with_the_best_settings_found(place, capsys):
+def test_cells_of_every_seed_run_with_the_best_settings_found(place, in_process, capsys):
     plan = {
         "models": ["LSTI"],
         "controls": ["LSTI-long", "Markov"],
@@ -151,7 +151,7 @@ def test_a_search_that_finds_nothing_fails_the_cells_and_is_made_again(plan_of):
     assert len(trials_of(Path("out/tuning/LSTI-tiny-loo"))) == 1
 
 
-def test_a_trial_that_needs_too_much_memory_does_not_end_its_search(plan_of):
+def test_a_trial_that_needs_too_much_memory_does_not_end_its_search(plan_of, in_process):
     plan = plan_of(["LSTI"], budget={"epochs": 1, "trials": 2, "memory_gib": 0.05}, space={"learning_rate": [0.01]})
     (line,) = run_plan(plan, Path("out"), Options())
     assert "no trial has come to a score: it needed more than memory_gib (0.05)" in line["reason"]
@@ -159,14 +159,12 @@ def test_a_trial_that_needs_too_much_memory_does_not_end_its_search(plan_of):
 
 
 @pytest.mark.slow
-def test_searches_come_to_the_same_on_a_cluster(plan_of):
+def test_searches_come_to_the_same_on_a_cluster(plan_of, request):
     pytest.importorskip("distributed")
     plan = plan_of(["LSTI", "NARM"], budget={"epochs": 1, "trials": 2}, space={"learning_rate": {"log": [1e-3, 1e-1]}})
-    lines = [
-        run_plan(plan, Path("out"), Options(jobs=2, executor="dask")),
-        run_plan(plan, Path("here"), Options(jobs=2)),
-    ]
-    for remote, local in zip(*lines, strict=True):
+    there = run_plan(plan, Path("out"), Options(jobs=2, executor="dask"))
+    request.getfixturevalue("in_process")
+    for remote, local in zip(there, run_plan(plan, Path("here"), Options()), strict=True):
         assert {**remote, "cost": None} == {**local, "cost": None}
     for name in ("LSTI-tiny-loo", "NARM-tiny-loo"):
         found = [json.loads(Path(out, "tuning", name, "result.json").read_text("utf-8")) for out in ("out", "here")]
@@ -174,7 +172,7 @@ def test_searches_come_to_the_same_on_a_cluster(plan_of):
         assert trials_of(Path("out/tuning", name))
 
 
-def test_a_dry_run_shows_what_is_searched_and_counts_the_trials(place, capsys):
+def test_a_dry_run_shows_what_is_searched_and_counts_the_trials(place, in_process, capsys):
     plan = {"models": ["GRU4Rec"], "controls": ["Markov"], "datasets": ["tiny"], "budget": {"epochs": 1}}
     Path("plan.yaml").write_text(yaml.safe_dump({**plan, "settings": SETTINGS}), encoding="utf-8")
     Path("space.yaml").write_text("learning_rate: {log: [1e-3, 1e-1]}\n", encoding="utf-8")

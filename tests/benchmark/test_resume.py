@@ -1,0 +1,282 @@
+"""Going on with a results folder: after a kill, after a change, and with lines that were not written to their end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from conftest import random_rows, write_inter
+
+from benchmark.conftest import SETTINGS, write_plan
+from recbole_lsti.benchmark import results
+from recbole_lsti.benchmark.models import known_settings
+from recbole_lsti.benchmark.results import read_results
+from recbole_lsti.cli import main
+from recbole_lsti.config import properties_folder
+
+# trains for some seconds, so that it can be met alive
+SLOW = {"slow": {"model": "GRU4Rec", "epochs": 1_000_000, "stopping_step": 1_000_000, "train_seconds_limit": 4}}
+
+
+def wait_for(what: Any, seconds: float = 90) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place, request):
+    write_plan([SLOW, "GRU4Rec"], budget={}, settings={**SETTINGS, "epochs": 1})
+    curve = Path("out/cells/slow-tiny-loo-2020/learning_curve.csv")
+
+    def cells() -> list[psutil.Process]:  # children of other tests may be there still
+        try:
+            return [child for child in psutil.Process().children() if "recbole_lsti.benchmark.cell" in child.cmdline()]
+        except psutil.Error:  # one has just ended
+            return []
+
+    def kill_the_first() -> None:
+        wait_for(curve.exists)
+        (child,) = wait_for(cells)
+        child.kill()
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 1
+    killer.join()
+    lines = read_results("out").lines
+    assert lines["slow-tiny-loo-2020"]["status"] == "failed"
+    assert "signal SIGKILL" in lines["slow-tiny-loo-2020"]["reason"]
+    assert "killed" not in lines["slow-tiny-loo-2020"]
+    assert lines["GRU4Rec-tiny-loo-2020"]["status"] == "ok", "the rest goes on"
+    assert curve.exists(), "what it had written is kept"
+    request.getfixturevalue("in_process")
+    assert main(["benchmark", "plan.yaml", "--output", "out", "--resume"]) == 0
+    text = Path("out/results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["cell"] for line in text].count("GRU4Rec-tiny-loo-2020") == 1, "what is done stays"
+    assert read_results("out").lines["slow-tiny-loo-2020"]["status"] == "ok"
+
+
+def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place, in_process):
+    write_plan(["GRU4Rec", SLOW, "NARM"], budget={}, settings={**SETTINGS, "epochs": 1})
+    command = [sys.executable, "-m", "recbole_lsti.cli", "benchmark", "plan.yaml", "--output", "out"]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(Path("out/cells/slow-tiny-loo-2020/learning_curve.csv").exists)
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert children
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait(30)
+    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+    assert list(read_results("out").lines) == ["GRU4Rec-tiny-loo-2020"]
+    before = Path("out/cells/GRU4Rec-tiny-loo-2020/result.json").stat().st_mtime_ns
+    with open("out/results.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"cell": "slow-tiny-loo-2020", "stat')  # as a kill in the middle of writing leaves it
+    assert main(["benchmark", "--resume", "--output", "out"]) == 0, "the folder knows its plan"
+    lines = read_results("out").lines
+    assert {name: line["status"] for name, line in lines.items()} == {
+        f"{variant}-tiny-loo-2020": "ok" for variant in ("GRU4Rec", "slow", "NARM")
+    }
+    assert Path("out/cells/GRU4Rec-tiny-loo-2020/result.json").stat().st_mtime_ns == before
+    assert Path("out/results.broken.jsonl").read_text(encoding="utf-8").splitlines() == [
+        '{"cell": "slow-tiny-loo-2020", "stat'
+    ]
+    assert len(json.loads(Path("out/environment.json").read_text(encoding="utf-8"))["earlier"]) == 1
+
+
+# ---- after a change --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def done(place, in_process, capsys) -> Path:
+    write_plan(["Markov"], settings={"MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False})
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 0
+    capsys.readouterr()
+    return Path("out")
+
+
+def test_a_folder_with_results_is_not_run_into_again(done, capsys):
+    before = (done / "results.jsonl").read_bytes()
+    assert main(["benchmark", "plan.yaml", "--output", "out"]) == 2
+    assert "output (out) must be a new folder: it holds results; --resume goes on" in capsys.readouterr().err
+    assert main(["benchmark", "plan.yaml", "--output", "out", "--resume"]) == 0
+    assert (done / "results.jsonl").read_bytes() == before
+
+
+def test_a_changed_plan_or_data_set_is_told(done, capsys):
+    before = (done / "results.jsonl").read_bytes()
+    flags = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
+    assert main([*flags, "--epochs", "3", "--set", "MAX_ITEM_LIST_LENGTH=16"]) == 2
+    error = capsys.readouterr().err
+    assert "must be of the same plan and data: plan.budget.epochs was 1, is 3" in error
+    assert "plan.settings.MAX_ITEM_LIST_LENGTH was 20, is 16" in error
+    assert error.count("\n") == 1
+    write_inter(Path("dataset"), "tiny", random_rows(n_users=25, shortest=5, longest=15, seed=9))
+    assert main(flags) == 2
+    assert "tiny.inter has changed" in capsys.readouterr().err
+    assert (done / "results.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def defaults(done, tmp_path, monkeypatch) -> Any:
+    """Changes the defaults behind a folder with results: a function of a file in properties/ and its new last line."""
+    folder = tmp_path / "changed"
+    shutil.copytree(properties_folder(), folder)
+    monkeypatch.setattr("recbole_lsti.config.properties_folder", lambda: folder)
+
+    def change(name: str, line: str) -> None:
+        with open(folder / name, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+        known_settings.cache_clear()
+
+    yield change
+    known_settings.cache_clear()
+
+
+RESUME = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
+
+
+def test_a_changed_default_is_refused_where_there_are_results(done, defaults, capsys):
+    before = (done / "results.jsonl").read_bytes()
+    defaults("model/Markov.yaml", "markov_order: 7")
+    assert main(RESUME) == 2
+    error = capsys.readouterr().err
+    order = yaml.safe_load((properties_folder() / "model/Markov.yaml").read_text(encoding="utf-8"))["markov_order"]
+    assert f"must be of the same settings as its results: markov_order was {order}, is 7 in Markov-tiny-loo; " in error
+    assert error.count("\n") == 1
+    assert (done / "results.jsonl").read_bytes() == before
+    (done / "results.jsonl").write_text("", encoding="utf-8")  # as if no such cell had ended
+    assert main(RESUME) == 0
+    assert capsys.readouterr().err.startswith("[1/1] Markov-tiny-loo-2020"), "and nothing is to be told"
+    fingerprint = json.loads((done / "fingerprint.json").read_text(encoding="utf-8"))
+    assert fingerprint["settings"]["Markov-tiny-loo"]["markov_order"] == 7
+
+
+def test_what_belongs_to_a_machine_may_change(done, defaults, capsys):
+    defaults("overall.yaml", "checkpoint_dir: elsewhere")
+    defaults("overall.yaml", "gpu_id: 3")
+    assert main(RESUME) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_resume_with_nothing_to_do_leaves_the_machine_as_it_was_written_down(done):
+    before = (done / "environment.json").read_bytes()
+    assert main([*RESUME, "--jobs", "2"]) == 0
+    assert (done / "environment.json").read_bytes() == before
+
+
+def test_figures_that_are_reached_are_told(done, capsys):
+    assert main(RESUME) == 0  # writes expect.yaml
+    assert main([*RESUME, "--expect", "out/expect.yaml"]) == 0
+    assert "expected: all 2 figures of out/expect.yaml are reached" in capsys.readouterr().out
+
+
+def test_a_setting_that_is_new_and_other_versions_are_told(done, defaults, monkeypatch, capsys):
+    defaults("overall.yaml", "tail_ratio: 0.2")
+    monkeypatch.setattr(results, "versions", lambda: {"recbole_lsti": "9.0", "recbole": "1.2.1", "torch": "3.0"})
+    was = json.loads((done / "fingerprint.json").read_text(encoding="utf-8"))["versions"]
+    assert main(RESUME) == 0
+    told = [
+        "out goes on although tail_ratio is new (0.2) in Markov-tiny-loo",
+        f"out goes on although recbole_lsti was {was['recbole_lsti']}, is 9.0",
+        f"out goes on although torch was {was['torch']}, is 3.0",
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"recbole-lsti: {text}" for text in told]
+    here = json.loads((done / "environment.json").read_text(encoding="utf-8"))
+    assert here["notes"] == [text.removeprefix("out goes on although ") for text in told]
+    page = (done / "report.md").read_text(encoding="utf-8")
+    assert f"begun {here['earlier'][0]['started']}, gone on with {here['started']}" in page
+    assert f"although {'; '.join(here['notes'])}.\n" in page
+    assert here["earlier"][0]["notes"] == []
+    assert main(RESUME) == 0
+    assert capsys.readouterr().err == "", "from now on they are the folder's"
+
+
+def test_a_folder_from_before_settings_were_written_down_goes_on(done, capsys):
+    path = done / "fingerprint.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({"format": 1, "version": "0.1.0", **{k: content[k] for k in ("plan", "data")}}))
+    assert main(RESUME) == 0
+    error = capsys.readouterr().err
+    assert "although settings were not written down in Markov-tiny-loo\n" in error
+    assert "although torch was of an unknown version, is " in error
+
+
+# ---- lines that were not written to their end -----------------------------------------------------------------------
+
+
+def cut_line(done: Path, kept: float) -> str:
+    """Cut the one line of the results, as a kill in the middle of writing leaves it; return what is left of it."""
+    text = (done / "results.jsonl").read_text(encoding="utf-8")
+    half = text[: int(kept * len(text))]
+    (done / "results.jsonl").write_text(half, encoding="utf-8")
+    return half
+
+
+def test_a_half_written_line_comes_from_its_cell_that_is_whole(done, capsys):
+    lines = read_results(done).lines
+    half = cut_line(done, 0.5)
+    assert main(RESUME) == 0
+    assert "[1/1]" not in capsys.readouterr().err, "nothing is trained"
+    assert read_results(done) == results.Results(lines, [])
+    assert (done / "results.broken.jsonl").read_text(encoding="utf-8") == f"{half}\n"
+    assert main(RESUME) == 0
+    assert read_results(done) == results.Results(lines, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("cell", "Popularity-tiny-loo-2020"), ("seed", 7), ("dataset", "other"), ("status", "failed"), (None, None)],
+)
+def test_a_half_written_line_of_a_cell_that_is_not_whole_is_trained_again(done, capsys, key, value):
+    lines = read_results(done).lines
+    cut_line(done, 0.5)
+    path = done / "cells/Markov-tiny-loo-2020/result.json"
+    text = path.read_text(encoding="utf-8")
+    wrong = text[:-9] if key is None else json.dumps({**json.loads(text), key: value})
+    path.write_text(wrong, encoding="utf-8")
+    assert main(RESUME) == 0
+    assert "[1/1] Markov-tiny-loo-2020" in capsys.readouterr().err
+    again = read_results(done).lines
+    assert again.keys() == lines.keys()
+    assert all({**again[name], "cost": None} == {**lines[name], "cost": None} for name in lines)
+
+
+def test_a_half_written_line_of_other_settings_is_trained_again(done, defaults, capsys):
+    cut_line(done, 0.5)
+    defaults("model/Markov.yaml", "markov_order: 7")
+    assert main(RESUME) == 0
+    assert "[1/1] Markov-tiny-loo-2020" in capsys.readouterr().err
+
+
+def test_a_line_that_was_taken_away_asks_for_another_training(done, capsys):
+    cut_line(done, 0)
+    assert main(RESUME) == 0
+    assert "[1/1] Markov-tiny-loo-2020" in capsys.readouterr().err
+
+
+# ---- small parts ----------------------------------------------------------------------------------------------------
+
+
+def test_many_cells_of_one_change_are_one_text():
+    before = {f"m{k}-d-loo": {"a": 1, "b": 2} for k in range(5)}
+    now = {name: {"a": 9, "c": 3} for name in before}
+    refused, noted = results._setting_changes(before, now, before)
+    assert refused == ["a was 1, is 9 in m0-d-loo, m1-d-loo, m2-d-loo and 2 more"]
+    assert noted == [
+        "b (2) is gone in m0-d-loo, m1-d-loo, m2-d-loo and 2 more",
+        "c is new (3) in m0-d-loo, m1-d-loo, m2-d-loo and 2 more",
+    ]

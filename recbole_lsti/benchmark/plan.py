@@ -12,7 +12,7 @@ from recbole_lsti.config import LSTIConfig, check_keys, plain_config, sequential
 from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import nearest
 
-KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "space", "settings", "controls")
+KEYS = ("models", "datasets", "seeds", "split", "ranking", "budget", "space", "settings", "model_settings", "controls")
 BUDGET_KEYS = ("epochs", "minutes", "memory_gib", "trials")
 FIRST_SEED = 2020
 OWN = {
@@ -126,6 +126,7 @@ class Plan:
         trials: of each variant on each data set and split before its cells run; None: they run as they are.
         space: what the trials search, as plain data.
         settings: for every model that knows the key.
+        model_settings: model -> settings of all its rows, which win over those.
     """
 
     models: tuple[Variant, ...]
@@ -140,6 +141,7 @@ class Plan:
     trials: int | None = None
     space: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    model_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -159,6 +161,7 @@ class Plan:
             "budget": budget,
             **({"space": dict(self.space)} if self.space else {}),
             "settings": dict(self.settings),
+            **({"model_settings": {k: dict(v) for k, v in self.model_settings.items()}} if self.model_settings else {}),
         }
 
     def cells(self) -> list[Cell]:
@@ -190,7 +193,7 @@ class Plan:
     def _cell(self, variant: Variant, dataset: str, split: str) -> Cell:
         known = known_settings(variant.model)
         forced = self.settings.get("force_unknown_keys")
-        given = {key: value for key, value in self.settings.items() if forced or key in known} | dict(variant.settings)
+        given = {key: value for key, value in self.settings.items() if forced or key in known} | self._own(variant)
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
         if self.epochs is not None and variant.model not in TRAINING_FREE:
@@ -210,7 +213,11 @@ class Plan:
             return {}
         from recbole_lsti.benchmark.tuning import searched
 
-        return searched(self.space, variant.model, variant.settings)
+        return searched(self.space, variant.model, self._own(variant))
+
+    def _own(self, variant: Variant) -> dict[str, Any]:
+        """What is set for a variant or its model."""
+        return {**self.model_settings.get(variant.model, {}), **variant.settings}
 
     def searches(self, cells: Iterable[Cell]) -> list[Cell]:
         """Return the searches that must have been made before cells run, each with the plan's first seed."""
@@ -276,11 +283,16 @@ def from_dict(content: Mapping[str, Any]) -> Plan:
         splits=tuple(_words("split", content.get("split", "loo"), tuple(SPLITS))),
         ranking=_ranking(content.get("ranking", "full")),
         settings=dict(settings),
+        model_settings=_model_settings(content.get("model_settings") or {}),
         space=_space(content.get("space")),
         **_budget(content.get("budget") or {}),
     )
     if bool(plan.space) != bool(plan.trials):
         raise ValueError(f"budget: trials ({plan.trials}) must go with a space to search, and a space with trials")
+    there = {variant.model for variant in plan.variants}
+    for model in plan.model_settings:
+        if model not in there:
+            raise ValueError(f"model_settings: {model} must be one of the plan's models, {', '.join(sorted(there))}")
     names = [variant.name for variant in plan.variants]
     for name in names:
         if names.count(name) > 1:
@@ -326,6 +338,13 @@ def _variant(entry: Any) -> Variant:
             )
     sequential_model(model)
     return Variant(name, model, own, n_seeds)
+
+
+def _model_settings(value: Any) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(value, Mapping) or not all(isinstance(own, Mapping) for own in value.values()):
+        raise TypeError(f"model_settings ({value}) must be a dict of a dict of settings for each model")
+    variants = (_variant({model: {**own, "model": model}}) for model, own in value.items())
+    return {variant.model: variant.settings for variant in variants}
 
 
 def _controls(wanted: Any, models: tuple[Variant, ...]) -> tuple[Variant, ...]:

@@ -40,8 +40,30 @@ def test_a_key_that_nobody_is_known_to_read_passes_where_it_is_forced(plan_of):
     assert cell.settings["made_up"] == 1
 
 
+def test_a_row_may_run_with_some_of_the_seeds(plan_of):
+    cells = plan_of(["GRU4Rec", {"SASRec": {"seeds": 1}}], seeds=3).cells()
+    assert [cell.id.split("-tiny-loo-") for cell in cells] == [
+        ["GRU4Rec", "2020"],
+        ["SASRec", "2020"],
+        ["GRU4Rec", "2021"],
+        ["GRU4Rec", "2022"],
+    ]
+    assert "seeds" not in cells[1].settings
+
+
+def test_all_rows_of_a_model_may_have_settings_of_their_own(plan_of):
+    own = {"LSTI": {"n_layers": 3, "short_window": 4}}
+    models = ["LSTI", {"narrow": {"model": "LSTI", "short_window": 2}}, "SASRec"]
+    plan = plan_of(models, controls=["LSTI-long"], model_settings=own, settings={"n_layers": 2})
+    found = {cell.variant: cell.settings for cell in plan.cells()}
+    assert [found[name]["n_layers"] for name in ("LSTI", "narrow", "LSTI-long", "SASRec")] == [3, 3, 3, 2]
+    assert [found[name]["short_window"] for name in ("LSTI", "narrow", "LSTI-long")] == [4, 2, 4]
+
+
 def test_a_resolved_plan_reads_back(plan_of):
-    plan = plan_of(["LSTI", {"x": {"model": "LSTI", "fusion": "sum"}}], seeds=[3, 1], controls=True, ranking="uni20")
+    models = ["LSTI", {"x": {"model": "LSTI", "fusion": "sum", "seeds": 1}}]
+    own = {"LSTI": {"n_layers": 3}}
+    plan = plan_of(models, seeds=[3, 1], controls=True, ranking="uni20", model_settings=own)
     assert from_dict(yaml.safe_load(yaml.safe_dump(plan.plain()))) == plan
 
 
@@ -99,6 +121,14 @@ BAD = [
     ({"settings": {"metrics": ["NDGC"]}}, r"metrics \(NDGC\) must be of .*did you mean ndcg\?"),
     ({"models": [{"a": {"model": "LSTI", "topk": [5]}}]}, "models: topk of a must be left to the plan's settings"),
     ({"settings": {"seed": 1}}, "settings: seed must be left to the plan's"),
+    (
+        {"models": [{"a": {"model": "LSTI", "seeds": 0}}]},
+        r"models: seeds \(0\) of a must be how many of the plan's seeds",
+    ),
+    ({"model_settings": {"LSTY": {}}}, r"models \(LSTY\) must be of .*did you mean LSTI\?"),
+    ({"model_settings": {"NARM": {"n_layers": 1}}}, "model_settings: NARM must be one of the plan's models, LSTI"),
+    ({"model_settings": {"LSTI": 1}}, "model_settings .* must be a dict of a dict of settings for each model"),
+    ({"model_settings": {"LSTI": {"topk": 3}}}, "models: topk of LSTI must be left to the plan's settings"),
     ({"settings": [1]}, r"settings \(\[1\]\) must be a dict"),
     ({"controls": ["Markow"]}, r"controls \(Markow\) must be of .*did you mean Markov\?"),
     ({"model": ["LSTI"]}, r"key of the plan \(model\) must be one of .*did you mean models\?"),

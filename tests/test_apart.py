@@ -11,6 +11,7 @@ from recbole_lsti.config import LSTIConfig
 from recbole_lsti.config_rules import LOSSES
 from recbole_lsti.model.lsti import FUSED_EVERY
 
+FUSED = ("fusion.gate", "repeat.")  # what the fused score's loss moves
 SURE = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 
 
@@ -32,13 +33,14 @@ def test_the_fusion_moves_neither_the_branches_nor_the_items(loss_type):
     model, item_seq = make_model(loss_type=loss_type, **SURE).train(), random_sequences(3, 9)
     batch = sequence_batch(item_seq, times_of(item_seq), loss_type)
     before = gradients(model, batch)
-    assert all(before[name].abs().sum() > 0 for name in before if "fusion.gate" in name)
+    assert all(before[name].abs().sum() > 0 for name in before if name.startswith(FUSED))
     with torch.no_grad():
-        for parameter in model.fusion.gate.parameters():
-            parameter += torch.randn_like(parameter)
+        for name, parameter in model.named_parameters():
+            if name.startswith(FUSED):
+                parameter += torch.randn_like(parameter)
     after = gradients(model, batch)
     for name, gradient in before.items():
-        if "fusion.gate" not in name:
+        if not name.startswith(FUSED):
             torch.testing.assert_close(after[name], gradient, msg=name)
 
 
@@ -53,12 +55,12 @@ def test_each_branch_learns_from_what_it_says_alone():
     loss = torch.zeros(())
     for said, half in ((F.pad(read.long, (0, H)), E[:, :H]), (F.pad(read.short, (H, 0)), E[:, H:])):
         scores = said[:, said.abs().sum(0) > 0] @ half.T + model.popularity
-        scores = model.repeat.add_to(scores, said, item_seq, row, step)
+        scores = model.repeat_alone.add_to(scores, said, item_seq, row, step)
         scores = scores.index_fill(1, torch.tensor([0]), -torch.inf)
         loss = loss + F.cross_entropy(scores, target) / 2
     loss.backward()
     for name, parameter in model.named_parameters():
-        if "fusion.gate" not in name:
+        if not name.startswith(FUSED):
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
 
 

@@ -81,11 +81,6 @@ class Fusion(nn.Module):
         self.mix_long = nn.Linear(H, H, bias=False) if kind == "concat" else None
         self.mix_short = nn.Linear(H, H, bias=False) if kind == "concat" else None
 
-    @property
-    def learns(self) -> bool:
-        """Whether there is something to learn in how the branches are joined."""
-        return self.gate is not None or self.mix_long is not None
-
     def forward(self, long: Tensor | None, short: Tensor | None, events: Tensor) -> Interests:
         """What the branches put out, (..., H), and the events, (..., D) -> Interests with parts of shape (..., D)."""
         return self.join(self.normalise(long, short, events))

@@ -106,6 +106,8 @@ class LSTI(SequentialRecommender):
         self.n_repeats = config["train_neg_sample_args"]["sample_num"]
         self.objective = Objective(config, count, self.sparse_gradients)
         self.repeat = RepeatTerm(D) if config["repeat_term"] else None
+        # what each branch says alone wants another repeat term than what they say together
+        self.repeat_alone = RepeatTerm(D) if config["repeat_term"] and self.apart else None
         self.carries = bool(config["carry_state"])
         self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
         self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
@@ -128,8 +130,8 @@ class LSTI(SequentialRecommender):
         A batch of sequences holds (B, L) targets, 0 where there is none, and (B, L) or (B, L, K) negatives; a batch of
         prefixes holds (B,) targets, one behind the last item of each row, and RecBole repeats it for each negative.
 
-        Trained apart, each branch has the mean of its own losses, and the value is that of the fused score, which moves
-        the fusion alone.
+        Trained apart, each branch has a loss of its own; the value is that of the fused score, which moves the fusion
+        and the repeat term alone.
         """
         in_sequence = self.target_field in interaction
         if not in_sequence and self.objective.pairwise:
@@ -149,25 +151,23 @@ class LSTI(SequentialRecommender):
             read = self._read_branches(item_seq, interaction, items).at(row, step)
             return self._loss_apart(read, items, asked, seen)
         user = self.forward(item_seq, interaction, items).at(row, step).user
-        return self.objective(user, slice(None), items, asked, self._repeat_pairs(user, seen))
+        return self.objective(user, slice(None), items, asked, _repeats(self.repeat, user, seen))
 
     def _loss_apart(self, read: Read, items: Items, asked: Asked, seen: Seen | None) -> Tensor:
-        """The fused score's loss, whose gradient reaches the fusion alone, with the gradients of the branches' own.
+        """The fused score's loss, which moves the fusion and the repeat term, with the gradients of the branches' own.
 
-        There is little to learn in a fusion: one of FUSED_EVERY targets is enough for it.
+        There is little to learn in these two: one of FUSED_EVERY targets is enough.
         """
 
         def loss(user: Tensor, half: slice) -> Tensor:
-            return self.objective(user, half, items, asked, self._repeat_pairs(user, seen))
+            return self.objective(user, half, items, asked, _repeats(self.repeat_alone, user, seen))
 
         assert read.long is not None
         assert read.short is not None
         long, short = self.fusion.of_long(read.long), self.fusion.of_short(read.short)  # (T, D)
         own = (loss(long, self.long_half) + loss(short, self.short_half)) / 2
-        if not self.fusion.learns:
-            return own
         user = self.fusion.join(read.fixed(FUSED_EVERY)).user
-        pairs = self._repeat_pairs(user, None if seen is None else seen.every(FUSED_EVERY)).fixed()
+        pairs = _repeats(self.repeat, user, None if seen is None else seen.every(FUSED_EVERY))
         fused = self.objective(user, slice(None), items.fixed(), asked.every(FUSED_EVERY), pairs)
         return fused + own - own.detach()
 
@@ -194,7 +194,7 @@ class LSTI(SequentialRecommender):
         interests, item_seq, row, step = self._at_the_end(interaction, items)
         user = interests.user
         seen = None if self.repeat is None else self.repeat.find(item_seq, row, step)
-        query, item, value = self._repeat_pairs(user, seen)
+        query, item, value = _repeats(self.repeat, user, seen)
         item, order = item.sort()
         return Encoded(user, items, item, query[order], value[order].to(user.dtype))
 
@@ -350,12 +350,6 @@ class LSTI(SequentialRecommender):
             return read_in_pieces(self, item_seq, interaction, items, step), item_seq, row, step
         return self.forward(item_seq, interaction, items).at(row, step), item_seq, row, step
 
-    def _repeat_pairs(self, user: Tensor, seen: Seen | None) -> Pairs:
-        if self.repeat is None or seen is None:
-            none = torch.zeros(0, dtype=torch.int64, device=user.device)
-            return Pairs(none, none, user.new_empty(0))
-        return self.repeat.values(user, seen)
-
     def _negatives(self, interaction: Any, in_sequence: bool, row: Tensor, step: Tensor) -> Tensor | None:
         """The (T, K) items that RecBole has sampled against the targets."""
         if not self.objective.pairwise:
@@ -404,6 +398,14 @@ def _short_branch(config: Any) -> ShortBranch:
 def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
     """Row and step of the last real item of each row: two (B,) int64 tensors."""
     return torch.arange(len(item_seq_len), device=item_seq_len.device), item_seq_len - 1
+
+
+def _repeats(term: RepeatTerm | None, user: Tensor, seen: Seen | None) -> Pairs:
+    """What a repeat term gives to the pairs of users and items of their histories; no pairs where there is no term."""
+    if term is None or seen is None:
+        none = torch.zeros(0, dtype=torch.int64, device=user.device)
+        return Pairs(none, none, user.new_empty(0))
+    return term.values(user, seen)
 
 
 def _earlier(interaction: Any) -> Earlier | None:

@@ -51,10 +51,6 @@ class Pairs(NamedTuple):
     item: Tensor
     value: Tensor
 
-    def fixed(self) -> Pairs:
-        """The same, through which nothing is learned."""
-        return self._replace(value=self.value.detach())
-
 
 class RepeatTerm(nn.Module):
     """repeat(t, j) = table[recency, frequency] + (state(u_t))[recency] for items j seen at or before t, else 0."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_model import N_ITEMS, batch_of, make_model, random_sequences, sequence_batch, times_of
+from test_model import N_ITEMS, batch_of, random_sequences, sequence_batch, times_of
+from test_model import make_model as make_any_model
 from torch.nn import functional as F
 
 from recbole_lsti.config import LSTIConfig
@@ -13,6 +14,10 @@ from recbole_lsti.model.lsti import FUSED_EVERY
 
 FUSED = ("fusion.gate", "repeat.")  # what the fused score's loss moves
 SURE = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+
+
+def make_model(**settings):
+    return make_any_model(**{"train_branches": "apart", **settings})
 
 
 def gradients(model, batch) -> dict[str, torch.Tensor]:
@@ -113,7 +118,10 @@ def test_a_single_branch_has_one_table():
     ("settings", "message"),
     [
         ({"train_branches": "both"}, r"train_branches \(both\) must be one of apart, together"),
-        ({"branch_dropout": 0.1}, r"branch_dropout \(0.1\) must be 0 where train_branches is apart"),
+        (
+            {"train_branches": "apart", "branch_dropout": 0.1},
+            r"branch_dropout \(0.1\) must be 0 where train_branches is apart",
+        ),
     ],
 )
 def test_what_contradicts_it_is_refused(settings, message):

@@ -264,7 +264,7 @@ def test_lists_are_pooled_over_their_tokens_alone():
 @torch.no_grad()
 def test_unknown_fields_say_nothing(shop):
     model, _ = built(shop | {"input_fields": STEP_FIELDS})
-    x = torch.randn(1, 5, 16)  # a vector of 8 numbers for each branch
+    x = torch.randn(1, 5, 8)
     torch.testing.assert_close(model.event_inputs(x, model.event_inputs.unknown(5)), x)
 
 

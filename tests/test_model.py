@@ -117,7 +117,7 @@ def test_seconds_and_sessions_bound_the_short_part(limit, time):
 @pytest.mark.parametrize("cascade", [False, True])
 @torch.no_grad()
 def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(cascade):
-    model, item_seq = make_model(cascade=cascade, short_window=5, train_branches="together"), random_sequences(2, 12)
+    model, item_seq = make_model(cascade=cascade, short_window=5), random_sequences(2, 12)
     events = model.embed(item_seq, {}, model.items())
     read = model.long_branch(events) if cascade else events
     interests = model.forward(item_seq, {})
@@ -127,7 +127,7 @@ def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(
 
 @torch.no_grad()
 def test_the_long_branch_can_leave_the_short_part_out():
-    model = make_model(long_excludes_short=True, repeat_term=False, short_window=5, train_branches="together")
+    model = make_model(long_excludes_short=True, repeat_term=False, short_window=5)
     item_seq = random_sequences(1, 12)
     long = model.forward(item_seq, {})
     changed = item_seq.clone()

@@ -96,7 +96,7 @@ def test_times_must_be_given_where_they_are_read():
 def test_a_step_costs_the_same_after_a_long_history():
     """Median of single steps, at 50 and at 5,000 events, of a user who has had all the items of a large catalogue."""
     model = make_model(short_window=20)
-    model.item_embedding = torch.nn.Embedding(6000, 32)
+    model.item_embedding = torch.nn.Embedding(6000, 16)
     state = model.init_state(1)
     seconds = []
     for item in torch.arange(1, 5101):

@@ -111,7 +111,7 @@ def test_sparse_gradients_come_with_ssm_where_they_can():
     "more",
     [
         {"loss_type": "SSM", "warmup_share": 0.3, "n_negatives": 8},
-        {"ema_decay": 0.8, "branch_dropout": 0.3, "train_branches": "together"},
+        {"ema_decay": 0.8, "branch_dropout": 0.3},
     ],
 )
 def test_continuing_equals_training_through(settings, more):

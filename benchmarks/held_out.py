@@ -7,13 +7,14 @@
 Ten targets a user tell designs apart that one target cannot: on ml-100k the standard error falls from 0.008 to 0.002.
 The test item of the published protocol is in none of it. Users with few events hold out a third of them, at least one.
 Both rankings, NDCG@10, after each epoch of LSTI's own schedule: nothing is chosen by what is held out. --keep writes
-each target's value, --against compares with a file written so: mean difference and its standard error over users. Any
-setting of LSTI may follow as --key=value.
+each target's value, --against compares with a file written so: mean difference and its standard error over users. Other
+settings of LSTI may follow as --key=value.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +25,20 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
+from recbole_lsti.cli import parse_settings
+from recbole_lsti.config import LSTIConfig
+from recbole_lsti.data import create_dataset
+from recbole_lsti.data.cooccurrence import item_vectors
+from recbole_lsti.data.loader import TokenBatches, cut_windows
+from recbole_lsti.memory import keep_freed_memory
+from recbole_lsti.model.lsti import LSTI
+from recbole_lsti.optimisation import LazyRows, rate_share
 
 CUTOFF = 10
 CHUNK = 1024  # targets ranked at a time
+# what the loop of this program does; any other setting of LSTI may be tried
+DOES = {"train_mode": "sequence", "carry_state": False, "ema_decay": None, "learner": "adamw", "compile": False}
+DOES |= {"input_fields": None, "preload_weight": None}
 
 
 class HeldOut:
@@ -35,16 +46,13 @@ class HeldOut:
 
     Attributes:
         items, time, gap: (E,) columns of the events, in the order of users and time.
-        windows: (windows, 3) begin, end and first target of what is trained.
+        windows: (windows, 3) begin and end of the inputs of what is trained, and the first event that is a target.
     """
 
     def __init__(self, config: Any, most: int) -> None:
-        from recbole.data import create_dataset
-
         self.dataset = create_dataset(config)
         self.dataset._change_feat_format()
-        self.list_suffix = config["LIST_SUFFIX"]
-        self.time_field = config["TIME_FIELD"]
+        self.list_suffix, self.time_field = config["LIST_SUFFIX"], config["TIME_FIELD"]
         events = self.dataset.inter_feat.events
         self.items = events.columns["item_id"].numpy().astype(np.int64)
         self.time, self.gap = np.asarray(events.time, dtype=np.float64), events.gaps()
@@ -54,14 +62,8 @@ class HeldOut:
         self.begin, self.end = begins[kept], ends[kept] - 1
         self.split = self.end - np.clip((self.end - self.begin) // 3, 1, most)
         self.longest = config["MAX_ITEM_LIST_LENGTH"]
-        context = min(config["min_context"], self.longest - 1)
-        self.windows = np.array(
-            [
-                window
-                for b, e in zip(self.begin, self.split, strict=True)
-                for window in _cut(b, e - 1, self.longest, context)
-            ]
-        )
+        overlap = min(config["min_context"], self.longest - 1)
+        self.windows = np.stack(cut_windows(self.begin, self.split - 1, self.longest, overlap), axis=1)
 
     def trained(self) -> tuple[np.ndarray, np.ndarray]:
         """Items of the events that are trained, and where among them those of each one's user begin."""
@@ -72,26 +74,10 @@ class HeldOut:
     def stand_in(self) -> Any:
         """What LSTI asks of a data set, of the training part alone."""
         items = torch.from_numpy(self.trained()[0])
-        names = ("num", "field2source", "field2type", "item_feat", "alias")
-        known = {name: getattr(self.dataset, name) for name in names if hasattr(self.dataset, name)}
-        return SimpleNamespace(inter_feat={"item_id": items}, **known)
+        return SimpleNamespace(inter_feat={"item_id": items}, num=self.dataset.num)
 
-    def batches(
-        self, windows: np.ndarray, steps: int, random: np.random.Generator | None
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of windows of like length, of at most so many steps, padding included."""
-        length = windows[:, 1] - windows[:, 0]
-        order = np.lexsort((np.arange(len(length)) if random is None else random.random(len(length)), length))
-        groups: list[list[int]] = [[]]
-        for window in order:
-            if groups[-1] and (len(groups[-1]) + 1) * length[window] > steps:
-                groups.append([])
-            groups[-1].append(window)
-        if random is not None:
-            random.shuffle(groups)
-        return (self._batch(windows[group]) for group in groups)
-
-    def _batch(self, windows: np.ndarray) -> dict[str, torch.Tensor]:
+    def batch(self, windows: np.ndarray) -> dict[str, torch.Tensor]:
+        """What LSTI reads of (B, 3) windows: right-padded inputs and the target behind each step."""
         begin, end, first = (column[:, None] for column in windows.T)
         at = begin + np.arange(int((end - begin).max()))
         inside = at < end
@@ -105,28 +91,21 @@ class HeldOut:
     def evaluate(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
         """NDCG of each held-out target, raw and unseen, in the order of users and time."""
         begin = np.maximum(self.begin, self.end - 1 - self.longest)
-        found = []
-        for batch in self.batches(np.stack([begin, self.end - 1, self.split], axis=1), 8192, None):
-            item_seq = batch["item_id_list"]
-            row, step = batch["target_item_id_list"].nonzero(as_tuple=True)
+        windows = np.stack([begin, self.end - 1, self.split], axis=1)
+        found, events = [], []
+        for rows in TokenBatches(windows[:, 1] - windows[:, 0], 8192, shuffle=False, seed=0):
+            batch = self.batch(windows[rows])
+            item_seq, targets = batch["item_id_list"], batch["target_item_id_list"]
+            row, step = targets.nonzero(as_tuple=True)
             interests, items = model(item_seq, batch), model.items()
             for cut in torch.arange(len(row)).split(CHUNK):
                 r, t = row[cut], step[cut]
                 scores = model._score_all(interests.at(r, t).user, item_seq, r, t, items)
-                found.append(_ndcg(scores, batch["target_item_id_list"][r, t], item_seq[r], t))
-        raw, unseen = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+                found.append(_ndcg(scores, targets[r, t], item_seq[r], t))
+                events.append(torch.from_numpy(windows[rows, 0])[r] + t)
+        order = torch.cat(events).argsort()
+        raw, unseen = (torch.cat(part)[order].numpy() for part in zip(*found, strict=True))
         return raw, unseen
-
-
-def _cut(begin: int, end: int, longest: int, context: int) -> Iterator[tuple[int, int, int]]:
-    """Windows of a history's inputs [begin, end): begin, end, first target."""
-    first = begin + 1
-    while begin < end:
-        stop = min(begin + longest, end)
-        yield begin, stop, first
-        if stop == end:
-            return
-        begin, first = stop - context, stop + 1
 
 
 def _ndcg(
@@ -148,10 +127,6 @@ def _ndcg(
 
 def train(data: HeldOut, config: Any) -> Iterator[tuple[int, float, tuple[np.ndarray, np.ndarray]]]:
     """Train LSTI and yield after each epoch: its number from 1, the seconds of training so far, the values held out."""
-    from recbole_lsti.data.cooccurrence import item_vectors
-    from recbole_lsti.model.lsti import LSTI
-    from recbole_lsti.optimisation import LazyRows, rate_share
-
     torch.manual_seed(config["seed"])
     model = LSTI(config, data.stand_in())
     seconds = -time.monotonic()
@@ -165,16 +140,17 @@ def train(data: HeldOut, config: Any) -> Iterator[tuple[int, float, tuple[np.nda
     clip = config["clip_grad_norm"]
     if model.sparse_gradients:
         optimizer.register_step_pre_hook(LazyRows(clip))
-    random = np.random.default_rng(config["seed"])
+    length = data.windows[:, 1] - data.windows[:, 0]
+    batches = TokenBatches(length, config["train_batch_tokens"], shuffle=True, seed=config["seed"])
     for epoch in range(config["epochs"]):
-        batches = list(data.batches(data.windows, config["train_batch_tokens"], random))
-        for number, batch in enumerate(batches):
+        batches.set_epoch(epoch)
+        for number, rows in enumerate(batches):
             progress = (epoch + number / len(batches)) / config["epochs"]
             share = rate_share(progress, config["learning_rate_end"], config["warmup_share"])
             for group in optimizer.param_groups:
                 group["lr"] = share * config["learning_rate"]
             optimizer.zero_grad(set_to_none=True)
-            model.calculate_loss(batch).backward()
+            model.calculate_loss(data.batch(data.windows[rows])).backward()
             if clip and not model.sparse_gradients:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), **clip)
             optimizer.step()
@@ -186,7 +162,23 @@ def train(data: HeldOut, config: Any) -> Iterator[tuple[int, float, tuple[np.nda
         seconds -= time.monotonic()
 
 
-def main() -> None:
+def checked(config: Any, most: int) -> Any:
+    """Return the config.
+
+    Raises:
+        ValueError: it asks for what this program does not do.
+    """
+    for key, value in DOES.items():
+        if config[key] != value:
+            raise ValueError(f"{key} ({config[key]}) must be {value} here")
+    if config["loss_type"] not in ("CE", "SSM"):
+        raise ValueError(f"loss_type ({config['loss_type']}) must be CE or SSM here")
+    if config["MAX_ITEM_LIST_LENGTH"] <= most:
+        raise ValueError(f"MAX_ITEM_LIST_LENGTH ({config['MAX_ITEM_LIST_LENGTH']}) must be above --most ({most})")
+    return config
+
+
+def main() -> int:
     """Train with each seed and print both rankings epoch by epoch, and the mean over the seeds at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k")
@@ -195,15 +187,26 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="write the values after the last epoch, as .npz")
     parser.add_argument("--against", type=Path, help="compare with a file written by --keep, same data set and --most")
     known, rest = parser.parse_known_args()
-    from recbole_lsti.cli import parse_settings
-    from recbole_lsti.config import LSTIConfig
-    from recbole_lsti.memory import keep_freed_memory
-
     keep_freed_memory()
+    try:
+        report(known, parse_settings(rest))
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"held_out: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(known: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Train with each seed, and print and write what has come of it."""
+    base = None
+    if known.against is not None:
+        base = np.load(known.against)
+        if (str(base["dataset"]), int(base["most"])) != (known.dataset, known.most):
+            raise ValueError(f"against ({known.against}) must be of {known.dataset} with --most {known.most}")
     values = []
     for seed in range(2020, 2020 + known.seeds):
-        settings = {"use_gpu": False, "show_progress": False, **parse_settings(rest), "seed": seed}
-        config = LSTIConfig("LSTI", known.dataset, config_dict=settings)
+        settings = {"use_gpu": False, "show_progress": False, **given, "seed": seed}
+        config = checked(LSTIConfig("LSTI", known.dataset, config_dict=settings), known.most)
         data = HeldOut(config, known.most)
         for epoch, seconds, (raw, unseen) in train(data, config):
             print(
@@ -213,9 +216,9 @@ def main() -> None:
         values.append((raw, unseen))
     mean = np.mean(values, axis=0)  # (2, targets): each target's mean over the seeds
     user = np.repeat(np.arange(len(data.begin)), data.end - data.split)
-    print(f"\n{known.dataset}, {' '.join(rest) or 'default settings'}; {describe_machine()}")
+    said = " ".join(f"{key}={value}" for key, value in given.items()) or "default settings"
+    print(f"\n{known.dataset}, {said}; {describe_machine()}")
     print(f"{len(user)} targets of {len(data.begin)} users, {known.seeds} seeds")
-    base = np.load(known.against) if known.against else None
     for name, found in zip(("raw", "unseen"), mean, strict=True):
         line = f"{name:<7} {found.mean():.4f} ± {_error(found, user):.4f}"
         if base is not None:
@@ -223,7 +226,7 @@ def main() -> None:
             line += f"   against {known.against.name}: {difference.mean():+.4f} ± {_error(difference, user):.4f}"
         print(line)
     if known.keep:
-        np.savez(known.keep, raw=mean[0], unseen=mean[1])
+        np.savez(known.keep, raw=mean[0], unseen=mean[1], dataset=known.dataset, most=known.most)
 
 
 def _error(values: np.ndarray, user: np.ndarray) -> float:
@@ -233,4 +236,4 @@ def _error(values: np.ndarray, user: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -49,7 +49,7 @@ def main() -> int:
             return 0
         if known.seed is not None:
             raise ValueError(f"seed ({known.seed}) must be left to --seeds, which says how many, from 2020 on")
-    except ValueError as error:
+    except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"time_to_quality: {error}", file=sys.stderr)
         return 2
     curves: dict[str, list[list[dict[str, float]]]] = {side: [] for side in SIDES}

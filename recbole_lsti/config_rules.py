@@ -162,6 +162,10 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "cascade (True) must be False where long_excludes_short is True: the parts would not be disjoint"
         )
+    if is_lsti and final["cascade"] and final["train_branches"] == "apart":
+        raise ValueError(
+            "cascade (True) must be False where train_branches is apart: the short branch leans on the long one"
+        )
     if is_lsti and final["branch_dropout"] and final["train_branches"] == "apart":
         raise ValueError(
             f"branch_dropout ({final['branch_dropout']}) must be 0 where train_branches is apart: "

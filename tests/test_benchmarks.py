@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -178,7 +179,7 @@ def test_time_to_quality_trains_every_side_in_turn(tiny, tmp_path):
 # ---- profile_step.py ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [(), ("--config_files", "LSTI-sparse", "--n_negatives=16")])
+@pytest.mark.parametrize("more", [(), ("--config_files", "LSTI-sparse", "--loss_type=SSM", "--n_negatives=16")])
 def test_profile_step_takes_any_data_and_settings(tiny, more):
     flags = ["--dataset", "tiny", f"--data_path={tiny}", "--steps", 2, "--rows", 5, *TINY, "--short_window=4", *more]
     out = run("profile_step.py", *flags).stdout
@@ -198,3 +199,61 @@ def test_the_products_inside_the_lstm_kernel_are_counted(monkeypatch):
     trainer = SimpleNamespace(_train_epoch=lambda batches, _: [network(batch)[0].sum().backward() for batch in batches])
     forward = 2 * B * L * (4 * H * H + 4 * H * H)
     assert profile_step.matrix_product_flops(trainer, [steps]) == 3 * forward  # backward: for the input and the weights
+
+
+# ---- held_out.py --------------------------------------------------------------------------------------------------
+
+
+def held_out(tiny: Path, **settings: Any) -> tuple[Any, Any, Any]:
+    module = importlib.import_module("held_out")
+    given = {"data_path": str(tiny), "use_gpu": False, "hidden_size": 8, "inner_size": 8, "MAX_ITEM_LIST_LENGTH": 9}
+    config = LSTIConfig("LSTI", "tiny", config_dict={**given, "min_context": 4, **settings})
+    return module, config, module.HeldOut(config, 3)
+
+
+def test_what_is_held_out_is_not_trained_and_the_test_item_is_in_none_of_it(tiny, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    _, _, data = held_out(tiny)
+    events = data.dataset.inter_feat.events
+    ends = np.r_[events.begins[1:], len(events.first)]
+    assert set(data.end) <= set(ends - 1), "of each user the last event is left alone"
+    assert ((data.end - data.split >= 1) & (data.end - data.split <= 3)).all()
+    trained = {t for begin, end, first in data.windows for t in range(max(begin + 1, first), end + 1)}
+    wanted = {t for begin, split in zip(data.begin, data.split, strict=True) for t in range(begin + 1, split)}
+    assert trained == wanted
+    assert sum(max(0, end + 1 - max(begin + 1, first)) for begin, end, first in data.windows) == len(wanted)
+    assert len(data.trained()[0]) == (data.split - data.begin).sum()
+
+
+@torch.no_grad()
+def test_the_ranking_of_what_is_held_out_is_that_of_full_sort_predict(tiny, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    _, config, data = held_out(tiny, MAX_ITEM_LIST_LENGTH=100)
+    torch.manual_seed(0)
+    model = config.model_class(config, data.stand_in()).eval()
+    raw, unseen = data.evaluate(model)
+    expected = []
+    for begin, split, end in zip(data.begin, data.split, data.end, strict=True):
+        for target in range(split, end):
+            history = torch.from_numpy(data.items[begin:target])[None]
+            scores = model.full_sort_predict({"item_id_list": history, "item_length": torch.tensor([target - begin])})[
+                0
+            ]
+            scores[0] = -torch.inf
+            ranks = [(scores > scores[data.items[target]]).sum().item()]
+            scores[history[0]] = -torch.inf
+            seen = data.items[target] in history
+            ranks.append(10 if seen else (scores > scores[data.items[target]]).sum().item())
+            expected.append([1 / np.log2(rank + 2) if rank < 10 else 0.0 for rank in ranks])
+    np.testing.assert_allclose(np.stack([raw, unseen], axis=1), expected, atol=1e-6)
+
+
+def test_held_out_prints_means_errors_and_differences(tiny, tmp_path):
+    flags = ["--dataset", "tiny", f"--data_path={tiny}", "--epochs=1", *TINY, "--short_window=4", "--most", 3]
+    first = run("held_out.py", *flags, "--keep", tmp_path / "base.npz").stdout
+    again = run("held_out.py", *flags, "--against", tmp_path / "base.npz").stdout
+    assert re.search(r"^seed 2020, epoch  1: raw 0\.\d{4}  unseen 0\.\d{4}", first, flags=re.MULTILINE)
+    assert re.search(r"^raw     0\.\d{4} ± 0\.\d{4}$", first, flags=re.MULTILINE)
+    mistake = run("held_out.py", *flags, "--carry_state=True", code=2).stderr
+    assert mistake == "held_out: carry_state (True) must be False here\n"
+    assert re.search(r"^unseen .* against base\.npz: [+-]0\.0000 ± 0\.0000$", again, flags=re.MULTILINE)

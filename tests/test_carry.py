@@ -84,6 +84,8 @@ def what_is_trained(config: LSTIConfig) -> tuple[dict, float]:
 EXACT = [
     *({"fusion": fusion} for fusion in FUSIONS),
     {"cascade": True},
+    {"train_branches": "apart"},
+    {"train_branches": "apart", "time_gaps": True, "long_excludes_short": True},
     {"loss_type": "BPR"},
     {"n_layers": 3, "short_window": 6},
     {"long_excludes_short": True},

@@ -17,7 +17,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import LSTIDataset, create_dataset
-from recbole_lsti.data.loader import SequenceTrainDataLoader, TokenBatches, TrainSequences, _windows
+from recbole_lsti.data.loader import SequenceTrainDataLoader, TokenBatches, TrainSequences, cut_windows
 
 SPLITS = {
     "LS": {"split": {"LS": "valid_and_test"}},
@@ -151,7 +151,7 @@ def test_cut_histories_train_each_target_once_with_context(tiny, min_context):
 
 
 def test_windows_of_one_long_history():
-    begin, end, counted = _windows(np.array([10]), np.array([21]), length=5, overlap=2)
+    begin, end, counted = cut_windows(np.array([10]), np.array([21]), length=5, overlap=2)
     assert list(zip(begin, end, counted, strict=True)) == [(10, 15, 11), (13, 18, 16), (16, 21, 19)]
 
 

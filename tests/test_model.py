@@ -15,6 +15,7 @@ from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.model.repeat import RepeatTerm, look_up
 
 N_ITEMS = 40
+APART = {"train_branches": "apart"}
 
 
 def make_model(**settings) -> LSTI:
@@ -52,7 +53,7 @@ def times_of(item_seq: torch.Tensor) -> torch.Tensor:
 ALL_TIME = {"short_seconds": 4000.0, "session_gap": 1500.0, "time_bias": True}
 
 
-@pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [{"n_layers": 3}, ALL_TIME])
+@pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [{"n_layers": 3}, ALL_TIME, APART])
 @torch.no_grad()
 def test_one_pass_scores_every_step_as_its_prefix_alone(settings):
     model, item_seq = make_model(**settings), random_sequences(3, 13)
@@ -198,7 +199,9 @@ def sequence_batch(item_seq: torch.Tensor, time: torch.Tensor, loss_type: str) -
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-@pytest.mark.parametrize("settings", [{"fusion": fusion} for fusion in FUSIONS] + [ALL_TIME])
+@pytest.mark.parametrize(
+    "settings", [{"fusion": fusion} for fusion in FUSIONS] + [ALL_TIME, APART, {**APART, "fusion": "concat"}]
+)
 def test_every_parameter_receives_a_gradient(settings, loss_type):
     model = make_model(loss_type=loss_type, **settings).train()
     item_seq = random_sequences(8, 14, n_items=N_ITEMS)
@@ -267,7 +270,7 @@ def test_popularity_starts_at_the_log_of_the_frequency():
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-@pytest.mark.parametrize("settings", [{}, ALL_TIME])
+@pytest.mark.parametrize("settings", [{}, ALL_TIME, APART])
 def test_losses_under_autocast_are_those_in_float32(settings, loss_type):
     model, item_seq = make_model(loss_type=loss_type, **settings), random_sequences(4, 9, n_items=12)
     batch = sequence_batch(item_seq, times_of(item_seq), loss_type)

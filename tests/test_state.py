@@ -14,6 +14,8 @@ from recbole_lsti.model.state import State
 SETTINGS = [
     *({"fusion": fusion} for fusion in FUSIONS),
     {"cascade": True},
+    {"train_branches": "apart"},
+    {**ALL_TIME, "train_branches": "apart", "long_excludes_short": True},
     {**ALL_TIME, "cascade": True, "n_layers": 3},
     {"n_layers": 1, "short_window": 1},
     {"n_layers": 3, "short_window": 8},

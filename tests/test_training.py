@@ -110,7 +110,7 @@ def test_sparse_gradients_come_with_ssm_where_they_can():
 @pytest.mark.parametrize(
     "more",
     [
-        {"loss_type": "SSM", "warmup_share": 0.3, "n_negatives": 8},
+        {"loss_type": "SSM", "warmup_share": 0.3, "n_negatives": 8, "train_branches": "apart"},
         {"ema_decay": 0.8, "branch_dropout": 0.3},
     ],
 )
@@ -188,10 +188,7 @@ def test_the_rate_of_each_step(settings):
 
 def test_branch_dropout_leaves_one_branch_out_for_its_share_of_the_rows():
     torch.manual_seed(0)
-    model, item_seq = (
-        make_model(branch_dropout=0.4, train_branches="together", hidden_dropout_prob=0.0, attn_dropout_prob=0.0),
-        None,
-    )
+    model = make_model(branch_dropout=0.4, hidden_dropout_prob=0.0, attn_dropout_prob=0.0)
     item_seq = random_sequences(1, 4).expand(4000, 4)
     exact = model.forward(item_seq, {})
     found = model.train().forward(item_seq, {})

@@ -125,6 +125,10 @@ def _plan(known: argparse.Namespace) -> Plan:
     for key in ("budget", "settings"):
         if changes.get(key) and isinstance(content.get(key), dict):
             changes[key] = {**content[key], **changes[key]}
+    if known.set and isinstance(content.get("model_settings"), dict):  # a flag wins over all that the plan says
+        given = {key: own for key, own in content["model_settings"].items() if isinstance(own, dict)}
+        for model, own in given.items():
+            content["model_settings"][model] = {key: own[key] for key in own if key not in changes["settings"]}
     return from_dict({**content, **changes})
 
 

@@ -47,12 +47,12 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
         dict: load_seconds, epoch_seconds, rank_seconds (all test rows), seconds (the whole run, until the budget ends
         it, without the start of its process), timed_seconds (that this took), n_parameters, peak_rss_mib.
     """
-    entered = time.perf_counter()
     import torch
 
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.runner import build, make_trainer, peak_rss_mib
 
+    entered = time.perf_counter()
     config = LSTIConfig(model, dataset, config_dict=settings)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

@@ -193,7 +193,9 @@ class Plan:
     def _cell(self, variant: Variant, dataset: str, split: str) -> Cell:
         known = known_settings(variant.model)
         forced = self.settings.get("force_unknown_keys")
-        given = {key: value for key, value in self.settings.items() if forced or key in known} | self._own(variant)
+        given = {key: value for key, value in self.settings.items() if forced or key in known} | self.own_settings(
+            variant
+        )
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
         if self.epochs is not None and variant.model not in TRAINING_FREE:
@@ -213,9 +215,9 @@ class Plan:
             return {}
         from recbole_lsti.benchmark.tuning import searched
 
-        return searched(self.space, variant.model, self._own(variant))
+        return searched(self.space, variant.model, self.own_settings(variant))
 
-    def _own(self, variant: Variant) -> dict[str, Any]:
+    def own_settings(self, variant: Variant) -> dict[str, Any]:
         """What is set for a variant or its model."""
         return {**self.model_settings.get(variant.model, {}), **variant.settings}
 
@@ -248,7 +250,7 @@ class Plan:
         if self.space:
             from recbole_lsti.benchmark.tuning import check_space
 
-            check_space(self.space, {variant.model for variant in self.variants}, self.settings)
+            check_space(self.space, {variant.model for variant in self.variants}, self.settings, self.model_settings)
 
 
 def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
@@ -310,31 +312,31 @@ def _models(entries: Any) -> list[Any]:
     return list(entries)
 
 
-def _variant(entry: Any) -> Variant:
+def _variant(entry: Any, where: str = "models") -> Variant:
     if isinstance(entry, Mapping):
         if len(entry) != 1 or not isinstance(next(iter(entry.values())), Mapping):
-            raise TypeError(f"models: {dict(entry)} must be a model's name or {{name: {{model: ..., key: value}}}}")
+            raise TypeError(f"{where}: {dict(entry)} must be a model's name or {{name: {{model: ..., key: value}}}}")
         ((name, settings),) = entry.items()
         model = settings.get("model", name)
     else:
         name, model, settings = entry, entry, {}
     name, model = str(name), ALIASES.get(str(model), str(model))
     if not re.fullmatch(r"[\w][\w.+-]*", name):
-        raise ValueError(f"models: name ({name}) must be of letters, digits, ., + and -, for it names a folder")
+        raise ValueError(f"{where}: name ({name}) must be of letters, digits, ., + and -, for it names a folder")
     known = sequential_models()
     if model not in known:
-        raise ValueError(f"models ({model}) must be of {', '.join(known)}{nearest(model, known)}")
+        raise ValueError(f"{where} ({model}) must be of {', '.join(known)}{nearest(model, known)}")
     own = {key: value for key, value in settings.items() if key not in ("model", "seeds")}
     n_seeds = settings.get("seeds")
     if n_seeds is not None and (not isinstance(n_seeds, int) or isinstance(n_seeds, bool) or n_seeds < 1):
-        raise ValueError(f"models: seeds ({n_seeds}) of {name} must be how many of the plan's seeds: 1 or more")
+        raise ValueError(f"{where}: seeds ({n_seeds}) of {name} must be how many of the plan's seeds: 1 or more")
     for key in ("eval_args", "seed"):
         if key in own:
-            raise ValueError(f"models: {key} of {name} must be left to the plan's split, ranking and seeds")
+            raise ValueError(f"{where}: {key} of {name} must be left to the plan's split, ranking and seeds")
     for key in own:
         if key in MEASURE - OWN:
             raise ValueError(
-                f"models: {key} of {name} must be left to the plan's settings: it changes what is measured"
+                f"{where}: {key} of {name} must be left to the plan's settings: it changes what is measured"
             )
     sequential_model(model)
     return Variant(name, model, own, n_seeds)
@@ -343,7 +345,10 @@ def _variant(entry: Any) -> Variant:
 def _model_settings(value: Any) -> dict[str, Mapping[str, Any]]:
     if not isinstance(value, Mapping) or not all(isinstance(own, Mapping) for own in value.values()):
         raise TypeError(f"model_settings ({value}) must be a dict of a dict of settings for each model")
-    variants = (_variant({model: {**own, "model": model}}) for model, own in value.items())
+    for model, own in value.items():
+        for key in {"model", "seeds"} & set(own):
+            raise ValueError(f"model_settings: {key} of {model} must be left to the rows of models")
+    variants = (_variant({model: own}, "model_settings") for model, own in value.items())
     return {variant.model: variant.settings for variant in variants}
 
 

@@ -221,7 +221,7 @@ def _searched(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
         + "\n"
     ]
     for variant in variants:
-        kept = [key for key in variant.settings if key in searched(plan.space, variant.model, {})]
+        kept = [key for key in plan.own_settings(variant) if key in searched(plan.space, variant.model, {})]
         if kept:
             lines.append(f"{variant.name} keeps its own {', '.join(kept)}.\n")
     return lines

@@ -35,13 +35,19 @@ def read(source: Any) -> dict[str, Any]:
     return read_spaces(source).plain()
 
 
-def check_space(space: Mapping[str, Any], models: Iterable[str], given: Mapping[str, Any]) -> None:
+def check_space(
+    space: Mapping[str, Any],
+    models: Iterable[str],
+    given: Mapping[str, Any],
+    model_settings: Mapping[str, Mapping[str, Any]],
+) -> None:
     """Refuse what no plan may search.
 
     Args:
         space: what `read` returns.
         models: those of the plan.
         given: the plan's settings.
+        model_settings: model -> those of its rows.
     Raises:
         ValueError: settings that no model knows, that are the plan's own, or that change what is measured.
     """
@@ -61,6 +67,8 @@ def check_space(space: Mapping[str, Any], models: Iterable[str], given: Mapping[
     check_keys(spaces.general, known)
     for model, section in spaces.sections.items():
         check_keys(section, set(known_settings(model)))
+        for key in set(section) & set(model_settings.get(model, {})):
+            raise ValueError(f"space: {key} of {model} must be searched or set by model_settings, not both")
 
 
 def searched(space: Mapping[str, Any], model: str, own: Mapping[str, Any]) -> dict[str, Any]:

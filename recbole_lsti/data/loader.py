@@ -60,7 +60,7 @@ class TrainSequences(TorchDataset):
         first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
         overlap = dataset.config["short_window"] if carries else min(min_context, length - 1)
-        self.begin, self.end, self.counted_from = _windows(first, last, length, overlap)
+        self.begin, self.end, self.counted_from = cut_windows(first, last, length, overlap)
         chain = Chain.of_windows(self.events.first[self.begin])
         self.chain = chain if carries and chain.of.max(initial=1) > 1 else None
 
@@ -102,7 +102,7 @@ class TrainSequences(TorchDataset):
         return self.wrapped.join(Batch(batch))
 
 
-def _windows(first: np.ndarray, last: np.ndarray, length: int, overlap: int) -> tuple[np.ndarray, ...]:
+def cut_windows(first: np.ndarray, last: np.ndarray, length: int, overlap: int) -> tuple[np.ndarray, ...]:
     """Cut each user's inputs [first, last) into windows of at most `length` steps.
 
     Returns:

@@ -272,9 +272,11 @@ class FeedForward(nn.Module):
 
 
 def _run(lstm: nn.LSTM, x: Tensor, hidden: tuple[Tensor, Tensor] | None = None) -> Any:
-    """What an LSTM returns; on the CPU in float32 even under autocast, as many a CPU has no LSTM of 16 bits."""
-    with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and x.device.type != "cpu"):
-        return lstm(x.float() if x.device.type == "cpu" else x, hidden)
+    """What an LSTM returns; on the CPU without autocast, as many a CPU has no LSTM of 16 bits."""
+    if x.device.type != "cpu":
+        return lstm(x, hidden)
+    with torch.autocast("cpu", enabled=False):
+        return lstm(x.to(lstm.weight_ih_l0.dtype), hidden)
 
 
 def _hidden(state: Tensor) -> tuple[Tensor, Tensor]:

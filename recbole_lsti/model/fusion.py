@@ -54,9 +54,9 @@ class Read(NamedTuple):
         assert events is not None
         return Read(long, short, events)
 
-    def fixed(self, nth: int = 1) -> Read:
-        """Every nth of the same targets, through which nothing is learned."""
-        long, short, events = (None if part is None else part[::nth].detach() for part in self)
+    def fixed(self, n: int) -> Read:
+        """The same of every nth target, through which nothing is learned."""
+        long, short, events = (None if part is None else part[::n].detach() for part in self)
         assert events is not None
         return Read(long, short, events)
 

@@ -1,8 +1,8 @@
 """What the model reads beside item ids: time gaps and fields of past events, attributes and given vectors of items.
 
 `EventInputs` adds to each step what is known of the step itself, `ItemAttributes` makes each item's vector, which
-stands in the history and is scored alike. Shapes: B batch, L sequence length, H hidden size, N items (padding
-included), S longest list of a field, D width of a vector.
+stands in the history and is scored alike. Shapes: B batch, L sequence length, D width of item vectors, N items (padding
+included), S longest list of a field, V width of a given vector.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ GAP_BUCKETS = 33  # 0: no event before; then gaps in powers of two, up to 2**31 
 
 
 class Items(NamedTuple):
-    """What every item is scored by: its vector, (N, H), and the part of its score that no user changes, (N,)."""
+    """What every item is scored by: its vector, (N, D), and the part of its score that no user changes, (N,)."""
 
     vectors: Tensor
     bias: Tensor
 
     def of(self, chosen: Tensor, sparse: bool = False) -> Items:
-        """The vectors, (..., D), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
+        """The vectors, (..., V), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
         vectors = F.embedding(chosen, self.vectors, sparse=sparse)
         bias = torch.gather(self.bias, 0, chosen.reshape(-1), sparse_grad=sparse)
         return Items(vectors, bias.view_as(chosen))
@@ -43,17 +43,17 @@ class EventInputs(nn.Module):
     Args:
         config: `time_gaps` and `input_fields` are read.
         dataset: tells the fields' types and sizes; its interactions give mean and deviation of floats.
-        H (int): hidden size.
+        D (int): width of item vectors.
     """
 
-    def __init__(self, config: Any, dataset: Any, H: int) -> None:
+    def __init__(self, config: Any, dataset: Any, D: int) -> None:
         super().__init__()
-        self.gap = nn.Embedding(GAP_BUCKETS, H) if config["time_gaps"] else None
+        self.gap = nn.Embedding(GAP_BUCKETS, D) if config["time_gaps"] else None
         self.gap_field = f"gap_{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
         fields = _fields(config, dataset, FeatureSource.INTERACTION)
         self.list_suffix: str = config["LIST_SUFFIX"]
         self.list_fields = [field + self.list_suffix for field in fields]
-        self.embeddings = nn.ModuleList(_step_embedding(dataset, field, H) for field in fields)
+        self.embeddings = nn.ModuleList(_step_embedding(dataset, field, D) for field in fields)
 
     @property
     def reads(self) -> list[str]:
@@ -61,17 +61,17 @@ class EventInputs(nn.Module):
         return self.list_fields if self.gap is None else [*self.list_fields, self.gap_field]
 
     @classmethod
-    def of(cls, config: Any, dataset: Any, H: int) -> EventInputs | None:
+    def of(cls, config: Any, dataset: Any, D: int) -> EventInputs | None:
         """Return the inputs that the config names, None where it names none; arguments as above."""
         if config["time_gaps"] or (config["input_fields"] and _fields(config, dataset, FeatureSource.INTERACTION)):
-            return cls(config, dataset, H)
+            return cls(config, dataset, D)
         return None
 
     def forward(self, x: Tensor, interaction: Any) -> Tensor:
-        """Return (B, L, H) items with the embeddings of their steps added.
+        """Return (B, L, D) items with the embeddings of their steps added.
 
         Args:
-            x (Tensor): (B, L, H).
+            x (Tensor): (B, L, D).
             interaction: the batch: list fields of the history, (B, L) or (B, L, S), and with `time_gaps` the seconds
                 from the event before to each event, (B, L), -1 where there is none before.
         """
@@ -82,7 +82,7 @@ class EventInputs(nn.Module):
         return x
 
     def of_event(self, gap: Tensor | None, n_events: Tensor, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return one event of each of B users as `forward` reads it beside (B, H) items.
+        """Return one event of each of B users as `forward` reads it beside (B, D) items.
 
         Args:
             gap (Tensor | None): (B,) seconds since the user's last event, where gaps are read.
@@ -117,19 +117,19 @@ class ItemAttributes(nn.Module):
     Args:
         config: `input_fields`, `preload_weight` and `id_dropout` are read.
         dataset (LSTIDataset): the training part, with the item table.
-        H (int): hidden size.
+        D (int): width of item vectors.
     Source: leaving ids out for cold start as in DropoutNet, Volkovs et al., NeurIPS 2017. Differs: items alone, trained
     by the model's own loss, and an item is in or out for a whole batch, so that history and score agree.
     """
 
     trained: Tensor
 
-    def __init__(self, config: Any, dataset: Any, H: int) -> None:
+    def __init__(self, config: Any, dataset: Any, D: int) -> None:
         super().__init__()
         self.id_dropout: float = config["id_dropout"]
         self.embeddings = nn.ModuleList()
-        columns = [_item_column(dataset, field, H) for field in _fields(config, dataset, FeatureSource.ITEM)]
-        columns += [_vectors(matrix, H) for matrix in _preloaded(config, dataset)]
+        columns = [_item_column(dataset, field, D) for field in _fields(config, dataset, FeatureSource.ITEM)]
+        columns += [_vectors(matrix, D) for matrix in _preloaded(config, dataset)]
         for place, (embedding, column) in enumerate(columns):
             self.embeddings.append(embedding)
             self.register_buffer(f"column{place}", column, persistent=False)  # the data set brings it along
@@ -138,14 +138,14 @@ class ItemAttributes(nn.Module):
         self._kept: tuple[Any, Items] | None = None
 
     @classmethod
-    def of(cls, config: Any, dataset: Any, H: int) -> ItemAttributes | None:
+    def of(cls, config: Any, dataset: Any, D: int) -> ItemAttributes | None:
         """Return the attributes that the config names, None where it names none; arguments as above.
 
         Raises:
             ValueError: `id_dropout` without attributes; a preloaded matrix that is not of items.
         """
         if config["preload_weight"] or (config["input_fields"] and _fields(config, dataset, FeatureSource.ITEM)):
-            return cls(config, dataset, H)
+            return cls(config, dataset, D)
         if config["id_dropout"]:
             raise ValueError(
                 f"id_dropout ({config['id_dropout']}) must be 0 where items have no attributes: "
@@ -157,7 +157,7 @@ class ItemAttributes(nn.Module):
         """Return what all items are scored by; each call in training draws anew which ids are left out.
 
         Args:
-            ids (Tensor): (N, H) embeddings of the ids; popularity (Tensor): (N,).
+            ids (Tensor): (N, D) embeddings of the ids; popularity (Tensor): (N,).
         """
         if self.training or torch.is_grad_enabled():
             return self._compose(ids, popularity)
@@ -190,12 +190,12 @@ class ItemAttributes(nn.Module):
 class TokenField(nn.Module):
     """Embeds a token; 0, the unknown one, is a zero vector."""
 
-    def __init__(self, n_tokens: int, H: int) -> None:
+    def __init__(self, n_tokens: int, D: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(n_tokens, H, padding_idx=0)
+        self.embedding = nn.Embedding(n_tokens, D, padding_idx=0)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(...) int64 -> (..., H)."""
+        """(...) int64 -> (..., D)."""
         return self.embedding(values)
 
     def unknown(self, steps: int) -> Tensor:
@@ -207,7 +207,7 @@ class TokenSeqField(TokenField):
     """Embeds a list of tokens as the mean of its tokens; an empty list is a zero vector."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., S) int64, 0 = no token -> (..., H)."""
+        """(..., S) int64, 0 = no token -> (..., D)."""
         flat = values.reshape(-1, values.shape[-1])
         pooled = F.embedding_bag(flat, self.embedding.weight, mode="mean", padding_idx=0)
         return pooled.view(*values.shape[:-1], -1)
@@ -223,16 +223,16 @@ class FloatField(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, values: Tensor, H: int) -> None:
+    def __init__(self, values: Tensor, D: int) -> None:
         super().__init__()
         self.is_list = values.ndim == 2
         values = values.float().reshape(len(values), -1)
         self.register_buffer("mean", values.mean(dim=0))
         self.register_buffer("deviation", _positive(values.std(dim=0, correction=0)))
-        self.projection = nn.Linear(values.shape[1], H, bias=False)
+        self.projection = nn.Linear(values.shape[1], D, bias=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(...) or, for lists, (..., S) -> (..., H)."""
+        """(...) or, for lists, (..., S) -> (..., D)."""
         values = values if self.is_list else values[..., None]
         return self.projection((values - self.mean) / self.deviation)
 
@@ -247,42 +247,42 @@ def _fields(config: Any, dataset: Any, source: FeatureSource) -> list[str]:
     return [field for field in config["input_fields"] or [] if dataset.field2source[field] is source]
 
 
-def _step_embedding(dataset: Any, field: str, H: int) -> nn.Module:
+def _step_embedding(dataset: Any, field: str, D: int) -> nn.Module:
     kind = dataset.field2type[field]
     if kind is FeatureType.TOKEN:
-        return TokenField(dataset.num(field), H)
+        return TokenField(dataset.num(field), D)
     if kind is FeatureType.TOKEN_SEQ:
-        return TokenSeqField(dataset.num(field), H)
-    return FloatField(dataset.inter_feat[field], H)
+        return TokenSeqField(dataset.num(field), D)
+    return FloatField(dataset.inter_feat[field], D)
 
 
-def _item_column(dataset: Any, field: str, H: int) -> tuple[nn.Module, Tensor]:
+def _item_column(dataset: Any, field: str, D: int) -> tuple[nn.Module, Tensor]:
     """What embeds an attribute and its column in the order of the item ids: tokens, or numbers with a zero row 0."""
     kind, column = dataset.field2type[field], dataset.item_feat[field]
     if kind is FeatureType.TOKEN:
-        return TokenField(dataset.num(field), H), column
+        return TokenField(dataset.num(field), D), column
     if kind is FeatureType.TOKEN_SEQ:
-        return TokenSeqField(dataset.num(field), H), column
+        return TokenSeqField(dataset.num(field), D), column
     if kind is FeatureType.FLOAT_SEQ:
-        return _vectors(column, H)
+        return _vectors(column, D)
     scaled = (column - column[1:].mean()) / _positive(column[1:].std(correction=0))
     scaled[0] = 0
-    return nn.Linear(1, H, bias=False), scaled[:, None]
+    return nn.Linear(1, D, bias=False), scaled[:, None]
 
 
-def _vectors(matrix: Tensor, H: int) -> tuple[nn.Module, Tensor]:
-    """A projection and the given vectors, (N, D), centred and of mean length 1; items without one, all 0, keep 0."""
+def _vectors(matrix: Tensor, D: int) -> tuple[nn.Module, Tensor]:
+    """A projection and the given vectors, (N, V), centred and of mean length 1; items without one, all 0, keep 0."""
     matrix = matrix.float()
     there = matrix.any(dim=1)
     centred = torch.zeros_like(matrix)
     if there.any():
         centred[there] = matrix[there] - matrix[there].mean(dim=0)
         centred /= _positive(centred[there].norm(dim=1).mean())
-    return nn.Linear(matrix.shape[1], H, bias=False), centred
+    return nn.Linear(matrix.shape[1], D, bias=False), centred
 
 
 def _preloaded(config: Any, dataset: Any) -> list[Tensor]:
-    """The matrices of RecBole's `preload_weight`, each (N, D)."""
+    """The matrices of RecBole's `preload_weight`, each (N, V)."""
     matrices = []
     for field in config["preload_weight"] or {}:
         if field not in dataset.alias["item_id"]:

@@ -46,11 +46,11 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, user: Tensor, items: Tensor, bias: Tensor, target: Tensor, query: Tensor, item: Tensor, value: Tensor
     ) -> Tensor:
         T, N = len(user), len(items)
-        learned = ctx.needs_input_grad[1]  # items and bias, or neither
         dtype, user, value = user.dtype, user.to(items.dtype), value.to(items.dtype)
         rows = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(user.device.type, 2**26) // N)
-        grad_user, grad_items = torch.empty_like(user), torch.zeros_like(items)
-        grad_bias, grad_value = torch.zeros_like(bias), torch.empty_like(value)
+        grad_user, grad_value = torch.empty_like(user), torch.empty_like(value)
+        grad_items = torch.zeros_like(items) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         starts = range(0, T, rows)
         cuts = torch.searchsorted(query, torch.tensor([*starts, T], device=query.device)).tolist()
         losses = []
@@ -71,8 +71,9 @@ class _CrossEntropy(torch.autograd.Function):
             flat[wanted] -= 1 / T
             grad_value[first:last] = flat.index_select(0, at)
             torch.mm(scores, items, out=grad_user[start : start + rows])
-            if learned:
+            if grad_items is not None:
                 grad_items.addmm_(scores.T, mine)
+            if grad_bias is not None:
                 grad_bias += scores.sum(0)
         ctx.dtype = dtype
         ctx.save_for_backward(grad_user, grad_items, grad_bias, grad_value)
@@ -81,7 +82,8 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_user, grad_items, grad_bias, grad_value = (kept * grad for kept in ctx.saved_tensors)
+        found = (None if kept is None else kept * grad for kept in ctx.saved_tensors)
+        grad_user, grad_items, grad_bias, grad_value = found
         return grad_user.to(ctx.dtype), grad_items, grad_bias, None, None, None, grad_value.to(ctx.dtype)
 
 

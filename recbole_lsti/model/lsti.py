@@ -86,7 +86,7 @@ class LSTI(SequentialRecommender):
         self.long_half, self.short_half = (
             slice(H),
             slice(D - H, D),
-        )  # of item vectors: all of them where they are shared
+        )  # of item vectors; all of them where they are shared
         self.item_embedding = nn.Embedding(self.n_items, D, padding_idx=0)
         self.attributes = ItemAttributes.of(config, dataset, D)
         self.event_inputs = EventInputs.of(config, dataset, D)
@@ -343,7 +343,7 @@ class LSTI(SequentialRecommender):
         return outputs
 
     def _at_the_end(self, interaction: Any, items: Items) -> tuple[Interests, Tensor, Tensor, Tensor]:
-        """The interests at the last step of each row, every part (B, H); the items, rows and steps they belong to."""
+        """The interests at the last step of each row, every part (B, D); the items, rows and steps they belong to."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
         if self.carries and item_seq.shape[1] > self.piece:

@@ -73,7 +73,7 @@ class Objective(nn.Module):
         assert asked.negative is not None
         chosen = torch.cat([asked.positive[:, None], asked.negative], dim=1)  # (T, 1 + K)
         vectors, bias = items.of(chosen, self.sparse)  # (T, 1 + K, D), (T, 1 + K)
-        scores = (vectors @ user[:, :, None]).squeeze(2) + bias + look_up(chosen, pairs)
+        scores = (vectors[..., part] @ user[:, part, None]).squeeze(2) + bias + look_up(chosen, pairs)
         positive, negative = scores[:, 0].float(), scores[:, 1:].float()
         if self.kind == "BPR":
             return bpr(positive, negative)

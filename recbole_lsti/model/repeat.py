@@ -1,7 +1,7 @@
 """The repeat term: how much a user who has had an item before wants it again.
 
 It learns to suppress repeats where people do not repeat (films) and to favour them where they do (music). Shapes: B
-batch, L sequence length, H hidden size, N items, T queries (a row of the batch and a step in it).
+batch, L sequence length, D width of user vectors, N items, T queries (a row of the batch and a step in it).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Pairs(NamedTuple):
 class RepeatTerm(nn.Module):
     """repeat(t, j) = table[recency, frequency] + (state(u_t))[recency] for items j seen at or before t, else 0."""
 
-    def __init__(self, H: int) -> None:
+    def __init__(self, D: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(RECENCY_BUCKETS, FREQUENCY_BUCKETS))
-        self.state = nn.Linear(H, RECENCY_BUCKETS)
+        self.state = nn.Linear(D, RECENCY_BUCKETS)
 
     def add_to(self, scores: Tensor, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Tensor:
         """Return (T, N) scores with the term added for the items each query's history holds; arguments as below."""
@@ -70,7 +70,7 @@ class RepeatTerm(nn.Module):
         return self.values(user, self.find(item_seq, row, step, earlier))
 
     def values(self, user: Tensor, seen: Seen) -> Pairs:
-        """Return the term of (T, H) user vectors for what their histories hold."""
+        """Return the term of (T, D) user vectors for what their histories hold."""
         values = (self.table + self.state(user)[:, :, None]).view(-1)  # (T * cells,)
         value = values.index_select(0, seen.query * self.table.numel() + seen.cell)
         return Pairs(seen.query, seen.item, value)

@@ -82,15 +82,16 @@ def _tests(plan: Plan, folder: Path) -> list[str]:
     lines = [
         f"## {first} against each other row\n",
         read,
-        f"| data set | row | ranking | row - {first} | p | better |",
-        "|---|---|---|---:|---:|---|",
+        f"| data set | row | seeds | ranking | row - {first} | p | better |",
+        "|---|---|---:|---|---:|---:|---|",
     ]
     for row in found.rows:
         change = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
         p = max(row["p_wilcoxon_holm"], row["p_t_holm"])
         shown = "-" if math.isnan(p) else f"{p:.2g}"  # fewer than two users
         where = f"{row['dataset']}, {row['split']}"
-        lines.append(f"| {where} | {row['a']} | {row['ranking']} | {change} | {shown} | {row['verdict']} |")
+        cells = (where, row["a"], row["a_seeds"], row["ranking"], change, shown, row["verdict"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return ["\n".join(lines) + "\n"]
 
 

@@ -25,7 +25,7 @@ class Items(NamedTuple):
     bias: Tensor
 
     def of(self, chosen: Tensor, sparse: bool = False) -> Items:
-        """The vectors, (..., V), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
+        """The vectors, (..., D), and biases, (...), of chosen items; with sparse gradients no more than their rows."""
         vectors = F.embedding(chosen, self.vectors, sparse=sparse)
         bias = torch.gather(self.bias, 0, chosen.reshape(-1), sparse_grad=sparse)
         return Items(vectors, bias.view_as(chosen))

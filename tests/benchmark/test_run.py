@@ -79,9 +79,9 @@ def check_page(out: Path, lines: dict[str, Any]) -> None:
     page = (out / "report.md").read_text(encoding="utf-8")
     assert (out / "table.md").read_text(encoding="utf-8") in page
     tests = page.partition("## LSTI against each other row")[2].partition("##")[0]
-    assert [line.split("|")[2:4] for line in tests.splitlines() if "tiny, loo" in line] == [
-        [" Markov ", " raw "],
-        [" Markov ", " unseen "],
+    assert [line.split("|")[2:5] for line in tests.splitlines() if "tiny, loo" in line] == [
+        [" Markov ", " 2 ", " raw "],
+        [" Markov ", " 2 ", " unseen "],
     ]
     assert "recbole-lsti benchmark plan.yaml --jobs 2" in page
     assert "hidden_size: 8\n" in page.partition("<details>")[2]
@@ -324,9 +324,9 @@ def test_a_setting_that_no_model_of_the_plan_reads_is_told(place, in_process, ca
     assert main(["benchmark", "plan.yaml", "--output", "out"]) == 0
     told = "recbole-lsti: settings: n_heads is read by no model of the plan"
     assert [line for line in capsys.readouterr().err.splitlines() if "settings" in line] == [told]
-    write_plan(["Markov"], settings={"use_gpu": False, "n_heads": 2, "kernel_size": 3})
+    write_plan(["Markov"], settings={"use_gpu": False, "kernel_size": 3, "n_heads": 2})
     assert main(["benchmark", "plan.yaml", "--dry-run"]) == 0
-    assert "settings: n_heads, kernel_size are read by no model of the plan\n" in capsys.readouterr().err
+    assert "settings: kernel_size, n_heads are read by no model of the plan\n" in capsys.readouterr().err
     write_plan(["Markov", "LSTI"], settings={"use_gpu": False, "n_heads": 2})
     assert main(["benchmark", "plan.yaml", "--dry-run"]) == 0
     assert "no model of the plan" not in capsys.readouterr().err

@@ -276,7 +276,7 @@ def _run(lstm: nn.LSTM, x: Tensor, hidden: tuple[Tensor, Tensor] | None = None) 
     if x.device.type != "cpu":
         return lstm(x, hidden)
     with torch.autocast("cpu", enabled=False):
-        return lstm(x.to(lstm.weight_ih_l0.dtype), hidden)
+        return lstm(x.to(next(lstm.parameters()).dtype), hidden)
 
 
 def _hidden(state: Tensor) -> tuple[Tensor, Tensor]:

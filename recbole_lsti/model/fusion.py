@@ -6,6 +6,7 @@ item vectors of its own, else H.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -50,15 +51,15 @@ class Read(NamedTuple):
 
     def at(self, row: Tensor, step: Tensor) -> Read:
         """The same of T chosen (row, step) pairs: (T, H) and (T, D)."""
-        long, short, events = (None if part is None else part[row, step] for part in self)
-        assert events is not None
-        return Read(long, short, events)
+        return self._each(lambda part: part[row, step])
 
     def fixed(self, n: int) -> Read:
         """The same of every nth target, through which nothing is learned."""
-        long, short, events = (None if part is None else part[::n].detach() for part in self)
-        assert events is not None
-        return Read(long, short, events)
+        return self._each(lambda part: part[::n].detach())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Read:
+        long, short = (None if part is None else change(part) for part in (self.long, self.short))
+        return Read(long, short, change(self.events))
 
 
 class Fusion(nn.Module):
@@ -104,12 +105,10 @@ class Fusion(nn.Module):
             long, short = gate * long, (1 - gate) * short
         elif self.mix_long is not None and self.mix_short is not None:
             long, short = self.mix_long(long), self.mix_short(short)
-        return Interests(self.of_long(long), self.of_short(short), gate)
+        return Interests(*self.alone(long, short), gate)
 
-    def of_long(self, long: Tensor) -> Tensor:
-        """(..., H) of the long branch as a user vector, (..., D)."""
-        return F.pad(long, (0, self.H)) if self.apart else long
-
-    def of_short(self, short: Tensor) -> Tensor:
-        """(..., H) of the short branch as a user vector, (..., D)."""
-        return F.pad(short, (self.H, 0)) if self.apart else short
+    def alone(self, long: Tensor | None, short: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What each branch says, (..., H), as a user vector for itself, (..., D)."""
+        if not self.apart:
+            return long, short
+        return None if long is None else F.pad(long, (0, self.H)), None if short is None else F.pad(short, (self.H, 0))

@@ -82,8 +82,9 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = (None if kept is None else kept * grad for kept in ctx.saved_tensors)
-        grad_user, grad_items, grad_bias, grad_value = found
+        grad_user, *kept, grad_value = ctx.saved_tensors
+        grad_user, grad_value = grad_user * grad, grad_value * grad
+        grad_items, grad_bias = (None if part is None else part * grad for part in kept)
         return grad_user.to(ctx.dtype), grad_items, grad_bias, None, None, None, grad_value.to(ctx.dtype)
 
 

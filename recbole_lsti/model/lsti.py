@@ -158,14 +158,13 @@ class LSTI(SequentialRecommender):
 
         There is little to learn in these two: one of FUSED_EVERY targets is enough.
         """
-
-        def loss(user: Tensor, half: slice) -> Tensor:
-            return self.objective(user, half, items, asked, _repeats(self.repeat_alone, user, seen))
-
-        assert read.long is not None
-        assert read.short is not None
-        long, short = self.fusion.of_long(read.long), self.fusion.of_short(read.short)  # (T, D)
-        own = (loss(long, self.long_half) + loss(short, self.short_half)) / 2
+        own = torch.stack(
+            [
+                self.objective(user, half, items, asked, _repeats(self.repeat_alone, user, seen))
+                for user, half in zip(self.fusion.alone(*read[:2]), (self.long_half, self.short_half), strict=True)
+                if user is not None
+            ]
+        ).mean()
         user = self.fusion.join(read.fixed(FUSED_EVERY)).user
         pairs = _repeats(self.repeat, user, None if seen is None else seen.every(FUSED_EVERY))
         fused = self.objective(user, slice(None), items.fixed(), asked.every(FUSED_EVERY), pairs)

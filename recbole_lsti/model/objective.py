@@ -21,8 +21,8 @@ class Asked(NamedTuple):
 
     Attributes:
         positive: (T,) int64, the items that came next.
-        negative: (T, K) int64, items that RecBole has sampled against them, for BPR, BCE and gBCE.
-        drawn: what `Proposal.draw` has drawn for all of them, for SSM.
+        negative: (T, K) int64, items that RecBole has sampled against them, for BPR, BCE and gBCE; else None.
+        drawn: what `Proposal.draw` has drawn for all of them, for SSM; else None.
     """
 
     positive: Tensor
@@ -66,11 +66,10 @@ class Objective(nn.Module):
             asked (Asked): the targets.
             pairs (Pairs): what items of the histories have more, sorted by target.
         """
-        if self.kind == "CE":
-            return cross_entropy(user[:, part], items.vectors[:, part], items.bias, asked.positive, *pairs)
         if asked.drawn is not None:
-            return self._sampled_softmax(user, part, items, asked, pairs)
-        assert asked.negative is not None
+            return self._sampled_softmax(user, part, items, asked.positive, asked.drawn, pairs)
+        if asked.negative is None:
+            return cross_entropy(user[:, part], items.vectors[:, part], items.bias, asked.positive, *pairs)
         chosen = torch.cat([asked.positive[:, None], asked.negative], dim=1)  # (T, 1 + K)
         vectors, bias = items.of(chosen, self.sparse)  # (T, 1 + K, D), (T, 1 + K)
         scores = (vectors[..., part] @ user[:, part, None]).squeeze(2) + bias + look_up(chosen, pairs)
@@ -82,13 +81,14 @@ class Objective(nn.Module):
             positive, negative, gbce_beta(n_negatives, self.n_items - 1, self.gbce_t) if self.kind == "gBCE" else 1.0
         )
 
-    def _sampled_softmax(self, user: Tensor, part: slice, items: Items, asked: Asked, pairs: Pairs) -> Tensor:
-        assert asked.drawn is not None
+    def _sampled_softmax(
+        self, user: Tensor, part: slice, items: Items, target: Tensor, drawn: tuple[Tensor, Tensor], pairs: Pairs
+    ) -> Tensor:
         with torch.autocast(user.device.type, enabled=False):  # a softmax over many items wants float32
             user, (query, item, value) = user.float()[:, part], pairs
-            negatives, log_weight = asked.drawn
+            negatives, log_weight = drawn
             vectors, bias = items.of(negatives, self.sparse)
             scores = torch.addmm(bias, user, vectors[:, part].T)  # (T, U)
-            vectors, bias = items.of(asked.positive, self.sparse)
+            vectors, bias = items.of(target, self.sparse)
             own = (vectors[:, part] * user).sum(1) + bias
-            return sampled_softmax(own, scores, asked.positive, negatives, log_weight, query, item, value.float())
+            return sampled_softmax(own, scores, target, negatives, log_weight, query, item, value.float())

@@ -92,12 +92,13 @@ class HeldOut:
         """NDCG of each held-out target, raw and unseen, in the order of users and time."""
         begin = np.maximum(self.begin, self.end - 1 - self.longest)
         windows = np.stack([begin, self.end - 1, self.split], axis=1)
+        items = model.items()
         found, events = [], []
         for rows in TokenBatches(windows[:, 1] - windows[:, 0], 8192, shuffle=False, seed=0):
             batch = self.batch(windows[rows])
             item_seq, targets = batch["item_id_list"], batch["target_item_id_list"]
             row, step = targets.nonzero(as_tuple=True)
-            interests, items = model(item_seq, batch), model.items()
+            interests = model(item_seq, batch, items)
             for cut in torch.arange(len(row)).split(CHUNK):
                 r, t = row[cut], step[cut]
                 scores = model._score_all(interests.at(r, t).user, item_seq, r, t, items)

@@ -72,7 +72,7 @@ class Fusion(nn.Module):
 
     def __init__(self, kind: str, H: int, apart: bool) -> None:
         super().__init__()
-        self.kind, self.H, self.apart = kind, H, apart
+        self.H, self.apart = H, apart
         self.long_norm = nn.LayerNorm(H) if kind != "short" else None
         self.short_norm = nn.LayerNorm(H) if kind != "long" else None
         self.gate: nn.Sequential | None = None

@@ -59,16 +59,26 @@ def _draw_board(axes: Any, plan: Plan, title: str, rows: list[dict[str, Any]]) -
 def _name_points(axes: Any, points: list[tuple[float, float, str]]) -> None:
     """Write the names beside the board, each on a line of its own, with a thread to its point: points lie close."""
     bottom, top = axes.get_ylim()
-    lines = max(LINES, len(points))
-    taken = -1.0
-    for seconds, value, name in sorted(points, key=lambda point: point[1]):
-        taken = max((value - bottom) / (top - bottom), taken + 1 / lines)
+    points = sorted(points, key=lambda point: point[1])
+    places = without_overlap([(value - bottom) / (top - bottom) for _, value, _ in points], 1 / max(LINES, len(points)))
+    for (seconds, value, name), place in zip(points, places, strict=True):
         axes.annotate(
             name,
             (seconds, value),
-            xytext=(1.02, taken),
+            xytext=(1.02, place),
             textcoords="axes fraction",
             fontsize=8,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": "tab:gray", "linewidth": 0.4},
+            arrowprops={"arrowstyle": "-", "color": "tab:gray", "linewidth": 0.4, "relpos": (0.0, 0.5)},
         )
+
+
+def without_overlap(places: list[float], height: float) -> list[float]:
+    """Move rising places in [0, 1] so that neighbours are `height` apart and none lies above 1."""
+    for at in range(1, len(places)):  # upwards, so that each is clear of the one below
+        places[at] = max(places[at], places[at - 1] + height)
+    ceiling = 1.0
+    for at in reversed(range(len(places))):  # and down again, where that has pushed them out at the top
+        places[at] = min(places[at], ceiling)
+        ceiling = places[at] - height
+    return places

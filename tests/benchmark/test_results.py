@@ -16,6 +16,7 @@ from recbole_lsti.benchmark import results
 from recbole_lsti.benchmark.energy import Reading, machine_tells, measured
 from recbole_lsti.benchmark.expect import Expected, read_expected, regressions
 from recbole_lsti.benchmark.page import figures
+from recbole_lsti.benchmark.plot import without_overlap
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.tables import summarise, write_tables
 from recbole_lsti.benchmark.view import View, duration
@@ -356,3 +357,9 @@ def test_codecarbon_itself_counts_and_writes_and_says_nothing(tmp_path, monkeypa
     assert reading.kwh == pytest.approx(0.001, rel=1e-3)
     assert list(empty.iterdir()) == []
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_names_beside_the_picture_neither_overlap_nor_leave_it():
+    places = without_overlap([0.1, 0.3, 0.90, 0.91, 0.92, 0.93], 0.05)
+    assert places == pytest.approx([0.1, 0.3, 0.85, 0.90, 0.95, 1.0]), "only the crowd at the top has moved"
+    assert without_overlap([0.0] * 21, 0.05) == pytest.approx([n * 0.05 for n in range(21)])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 README = ROOT / "README.md"
 MAIN_JOB = "pip install -c constraints.txt -e . && python run_recbole_lsti.py"
-TEST_JOB = 'pip install -c constraints.txt -e ".[test]" && pytest'
+TEST_JOB = 'pip install -c constraints.txt -e ".[test]" && pytest -n auto'
 
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="the pages are part of a checkout alone")
 
@@ -48,7 +48,7 @@ ALL_COMMANDS = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for pa
 def test_the_two_lines_stand_at_the_top() -> None:
     assert blocks(README)[0][1].splitlines() == [
         f"{MAIN_JOB}          # trains LSTI on ml-100k, prints its metrics",
-        f"{TEST_JOB}                        # passes the tests",
+        f"{TEST_JOB}              # passes the tests",
     ]
 
 

@@ -153,7 +153,7 @@ class Plan:
         budget = {key: getattr(self, key) for key in BUDGET_KEYS if getattr(self, key) is not None}
         return {
             "models": [variant.plain() for variant in self.models],
-            "controls": [variant.name for variant in self.controls],
+            "controls": [c.name if c.n_seeds is None else {c.name: {"seeds": c.n_seeds}} for c in self.controls],
             "datasets": list(self.datasets),
             "seeds": list(self.seeds),
             "split": list(self.splits),
@@ -355,25 +355,32 @@ def _model_settings(value: Any) -> dict[str, Mapping[str, Any]]:
 def _controls(wanted: Any, models: tuple[Variant, ...]) -> tuple[Variant, ...]:
     if isinstance(wanted, bool):
         with_lsti = any(variant.model == "LSTI" for variant in models)
-        names = [name for name in CONTROLS if with_lsti or name in TRAINING_FREE] if wanted else []
+        rows = [name for name in CONTROLS if with_lsti or name in TRAINING_FREE] if wanted else []
     else:
-        names = [ALIASES.get(name, name) for name in _words("controls", wanted or [])]
+        rows = [wanted] if isinstance(wanted, str) else wanted or []
+        if not isinstance(rows, Sequence):
+            raise TypeError(f"controls ({wanted}) must be true, false, or a list of names and {{name: {{seeds: N}}}}")
     there = [(variant.model, dict(variant.settings)) for variant in models]
-    controls = []
-    for name in names:
-        if name not in CONTROLS:
-            raise ValueError(f"controls ({name}) must be of {', '.join(CONTROLS)}{nearest(name, CONTROLS)}")
-        control = _variant({name: CONTROLS[name]})
-        if (control.model, dict(control.settings)) not in there:
-            controls.append(control)
-    return tuple(controls)
+    controls = [_control(row) for row in rows]
+    return tuple(control for control in controls if (control.model, dict(control.settings)) not in there)
+
+
+def _control(row: Any) -> Variant:
+    """Return the control of a plan's `name` or `{name: {seeds: N}}`: all else about it is fixed."""
+    name, own = next(iter(row.items())) if isinstance(row, Mapping) and len(row) == 1 else (row, {})
+    if not isinstance(name, str) or not isinstance(own, Mapping) or not set(own) <= {"seeds"}:
+        raise TypeError(f"controls: {row} must be a name or {{name: {{seeds: N}}}}")
+    name = ALIASES.get(name, name)
+    if name not in CONTROLS:
+        raise ValueError(f"controls ({name}) must be of {', '.join(CONTROLS)}{nearest(name, CONTROLS)}")
+    return _variant({name: {**CONTROLS[name], **own}}, "controls")
 
 
 def _words(key: str, value: Any, allowed: tuple[str, ...] | None = None) -> list[str]:
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
         raise TypeError(f"{key} ({value}) must be a name or a list of names")
-    if not words and key != "controls":
+    if not words:
         raise ValueError(f"{key} ({value}) must name at least one")
     for word in words:
         if allowed is not None and word not in allowed:

@@ -63,8 +63,9 @@ def test_all_rows_of_a_model_may_have_settings_of_their_own(plan_of):
 def test_a_resolved_plan_reads_back(plan_of):
     models = ["LSTI", {"x": {"model": "LSTI", "fusion": "sum", "seeds": 1}}]
     own = {"LSTI": {"n_layers": 3}}
-    plan = plan_of(models, seeds=[3, 1], controls=True, ranking="uni20", model_settings=own)
-    assert from_dict(yaml.safe_load(yaml.safe_dump(plan.plain()))) == plan
+    for controls in (True, ["Markov", {"LSTI-long": {"seeds": 1}}]):
+        plan = plan_of(models, seeds=[3, 1], controls=controls, ranking="uni20", model_settings=own)
+        assert from_dict(yaml.safe_load(yaml.safe_dump(plan.plain()))) == plan
 
 
 def test_controls_stand_beside_lsti_unless_they_are_left_out(plan_of):
@@ -78,6 +79,13 @@ def test_controls_stand_beside_lsti_unless_they_are_left_out(plan_of):
     assert "SASRec" not in left
     assert "SASRec-sequence" in left
     assert [variant.model for variant in plan_of(["LSTI"], controls=["Pop"]).controls] == ["Popularity"]
+
+
+def test_a_control_may_run_with_fewer_seeds(plan_of):
+    plan = plan_of(["LSTI"], seeds=2, controls=["LSTI-short", {"LSTI-long": {"seeds": 1}}])
+    names = [cell.variant for cell in plan.cells()]
+    assert (names.count("LSTI"), names.count("LSTI-short"), names.count("LSTI-long")) == (2, 2, 1)
+    assert next(cell for cell in plan.cells() if cell.variant == "LSTI-long").settings["fusion"] == "long"
 
 
 def test_no_setting_exceeds_the_budget(plan_of):
@@ -131,6 +139,10 @@ BAD = [
     ({"model_settings": {"LSTI": {"seeds": 1}}}, "model_settings: seeds of LSTI must be left to the rows"),
     ({"model_settings": {"LSTI": {"topk": 3}}}, "model_settings: topk of LSTI must be left to the plan's settings"),
     ({"settings": [1]}, r"settings \(\[1\]\) must be a dict"),
+    ({"controls": [{"LSTI-long": {"n_layers": 1}}]}, r"controls: \{.*\} must be a name or \{name: \{seeds: N\}\}"),
+    ({"controls": [{"LSTI-long": {"seeds": 0}}]}, r"controls: seeds \(0\) of LSTI-long must be how many"),
+    ({"controls": [3]}, r"controls: 3 must be a name or"),
+    ({"controls": 3}, r"controls \(3\) must be true, false, or a list"),
     ({"controls": ["Markow"]}, r"controls \(Markow\) must be of .*did you mean Markov\?"),
     ({"model": ["LSTI"]}, r"key of the plan \(model\) must be one of .*did you mean models\?"),
 ]

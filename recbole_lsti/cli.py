@@ -14,6 +14,7 @@ from recbole_lsti.benchmark.cli import EXAMPLE as BENCHMARK_EXAMPLE
 from recbole_lsti.benchmark.cli import add_flags as add_benchmark_flags
 from recbole_lsti.benchmark.compare_cli import EXAMPLE as COMPARE_EXAMPLE
 from recbole_lsti.benchmark.compare_cli import add_flags as add_compare_flags
+from recbole_lsti.errors import Parser
 from recbole_lsti.tune import cli as tune_cli
 
 TRAIN_EXAMPLE = """example:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="recbole-lsti",
         description="Long- and short-term interest recommendation for RecBole.",
         epilog="A mistake is told in one line; the environment variable LSTI_TRACEBACK=1 shows where it was noticed.",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recbole_lsti.errors import one_of
+from recbole_lsti.errors import one_of, require
 
 EXECUTORS = ("local", "dask")
 ANSWER_SECONDS = 10
@@ -35,10 +35,8 @@ def client_of(scheduler: str | None, jobs: int) -> Iterator[Any]:
         ConnectionError: the scheduler does not answer.
         ImportError: dask or distributed is not installed.
     """
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise ImportError("executor dask needs dask and distributed: pip install 'recbole-lsti[cluster]'") from None
+    require("executor dask", "distributed", "cluster")
+    from distributed import Client, LocalCluster
 
     if scheduler is None:
         with (

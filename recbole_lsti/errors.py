@@ -1,10 +1,13 @@
-"""The error for input that cannot be used, and how errors name the nearest valid spelling."""
+"""Errors in one line: for input that cannot be used, misspelt names, wrong flags, packages that are not installed."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 
 class AtomicFileError(ValueError):
@@ -48,6 +51,24 @@ def one_of(what: str, got: str, options: Iterable[str]) -> AtomicFileError:
     """
     names = list(options)
     return AtomicFileError(f"{what} ({got}) must be one of {', '.join(names)}{nearest(got, names)}")
+
+
+def require(work: str, package: str, extra: str) -> None:
+    """Refuse work that needs a package of an extra, before any of it is done.
+
+    Raises:
+        ImportError: the package is not installed; names the extra.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"{work} needs {package}: pip install 'recbole-lsti[{extra}]'")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 after one line."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def in_one_line(error: BaseException) -> str:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_lsti.errors import require
+
 if TYPE_CHECKING:
     from recbole_lsti.benchmark.plan import Plan
 
@@ -48,6 +50,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(known: argparse.Namespace) -> int:
     """Run a plan, write the tables and the picture, hold the results against what is expected."""
+    for package in ("statsmodels", "matplotlib"):
+        require("benchmark", package, "benchmark")
     from recbole_lsti.benchmark.expect import read_expected, regressions
 
     options = _options(known)
@@ -88,10 +92,7 @@ def report(plan: Plan, lines: list[dict[str, Any]], folder: Path) -> None:
     rows = summarise(plan, lines, folder)
     write_tables(plan, rows, folder)
     print((folder / "table.md").read_text(encoding="utf-8"))
-    try:
-        draw(plan, rows, folder)
-    except ImportError as error:  # the results are there all the same
-        print(f"recbole-lsti: no picture: {error}", file=sys.stderr)
+    draw(plan, rows, folder)
     write_page(plan, rows, folder)
     print(f"results: {folder}")
 
@@ -125,7 +126,7 @@ def _plan(known: argparse.Namespace) -> Plan:
     for key in ("budget", "settings"):
         if changes.get(key) and isinstance(content.get(key), dict):
             changes[key] = {**content[key], **changes[key]}
-    if known.set and isinstance(content.get("model_settings"), dict):  # a flag wins over all that the plan says
+    if known.set and isinstance(content.get("model_settings"), dict):  # a flag wins over all but what a variant says
         given = {key: own for key, own in content["model_settings"].items() if isinstance(own, dict)}
         for model, own in given.items():
             content["model_settings"][model] = {key: own[key] for key in own if key not in changes["settings"]}

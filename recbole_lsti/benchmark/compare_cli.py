@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from recbole_lsti.errors import require
+
 EXAMPLE = """examples:
   %(prog)s results/new results/old                        every variant against its namesake
   %(prog)s results/new --baseline SASRec,GRU4Rec          every variant against these
@@ -33,13 +35,10 @@ def main(known: argparse.Namespace) -> int:
     """Print the comparison, write it where asked to."""
     from pathlib import Path
 
-    try:
-        from recbole_lsti.benchmark.compare import Options, check_output, compare, format_comparison, write_comparison
-        from recbole_lsti.benchmark.sides import open_sides
-    except ModuleNotFoundError as error:
-        if error.name != "statsmodels":
-            raise
-        raise ImportError("compare needs statsmodels: pip install 'recbole-lsti[benchmark]'") from None
+    require("compare", "statsmodels", "benchmark")
+    from recbole_lsti.benchmark.compare import Options, check_output, compare, format_comparison, write_comparison
+    from recbole_lsti.benchmark.sides import open_sides
+
     if known.resamples < 1:
         raise ValueError(f"resamples ({known.resamples}) must be 1 or more")
     if known.output:

@@ -16,7 +16,7 @@ from recbole.utils import init_seed
 from torch import Tensor
 
 from recbole_lsti.data import create_dataset
-from recbole_lsti.errors import AtomicFileError, nearest
+from recbole_lsti.errors import AtomicFileError, nearest, require
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.listed import Listed
 from recbole_lsti.evaluation.ranking import UserScores, rank
@@ -52,10 +52,12 @@ def read_lists(path: Path) -> pd.DataFrame:
     Returns:
         DataFrame: user and item (text), rank (int64), ordered by user and rank.
     Raises:
+        ImportError: .parquet without pyarrow; names the extra.
         AtomicFileError: a column is missing, a value is empty, a user's ranks are not 1, 2, 3, ..., or a user has an
             item twice.
     """
     if path.suffix.lower() in PARQUET:
+        require("a .parquet file", "pyarrow", "convert")
         table = pd.read_parquet(path)
     else:
         with open(path, encoding="utf-8-sig") as file:

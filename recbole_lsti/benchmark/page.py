@@ -65,11 +65,9 @@ def figures(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str,
 
 def _tests(plan: Plan, folder: Path) -> list[str]:
     """The first model of the plan against every other row: paired over users, corrected."""
-    try:
-        from recbole_lsti.benchmark.compare import Options, compare
-        from recbole_lsti.benchmark.sides import open_sides
-    except ModuleNotFoundError:  # statsmodels: the page stands without the tests
-        return []
+    from recbole_lsti.benchmark.compare import Options, compare
+    from recbole_lsti.benchmark.sides import open_sides
+
     first, metric = plan.variants[0].name, main_metric(plan)
     try:
         found = compare(open_sides([str(folder)])[0], None, Options(baseline=[first], metrics=[metric]))

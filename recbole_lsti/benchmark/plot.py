@@ -13,18 +13,11 @@ LINES = 30  # of names that fit beside a board
 
 
 def draw(plan: Plan, rows: list[dict[str, Any]], folder: Path) -> bool:
-    """Write comparison.png and comparison.svg; returns False where there is nothing to draw.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Write comparison.png and comparison.svg; returns False where there is nothing to draw."""
     boards = [(title, there) for title, there, _ in boards_of(plan, rows) if any(score(plan, row) for row in there)]
     if not boards:
         return False
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the picture needs matplotlib: pip install 'recbole-lsti[benchmark]'") from None
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5 * len(boards)), layout="constrained")
     for axes, (title, there) in zip(figure.subplots(len(boards), squeeze=False)[:, 0], boards, strict=True):

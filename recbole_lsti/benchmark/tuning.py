@@ -13,6 +13,7 @@ from typing import Any
 from recbole_lsti.benchmark.models import TRAINING_FREE, is_trained_in_stages, known_settings, sequential_models
 from recbole_lsti.config import check_keys
 from recbole_lsti.config_rules import MEASURE
+from recbole_lsti.errors import require
 
 BUDGET = ("epochs", "pretrain_epochs", "train_seconds_limit", "seed")  # the plan's own
 
@@ -21,15 +22,12 @@ def read(source: Any) -> dict[str, Any]:
     """Read the space of a plan, a file or what a YAML file would hold, as plain data.
 
     Raises:
-        ModuleNotFoundError: Optuna is missing; names the extra.
+        ImportError: Optuna is missing; names the extra.
         ValueError, TypeError, FileNotFoundError: it cannot be read.
     """
-    try:
-        from recbole_lsti.tune.space import read_spaces
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ModuleNotFoundError("trials need optuna: pip install 'recbole-lsti[tune]'", name="optuna") from None
+    require("a search", "optuna", "tune")
+    from recbole_lsti.tune.space import read_spaces
+
     if not isinstance(source, str | Path | Mapping):
         raise TypeError(f"space ({source}) must be a file or a dict of settings")
     return read_spaces(source).plain()

@@ -21,7 +21,7 @@ from recbole_lsti.converters.privacy import KEY_VARIABLE, read_key
 from recbole_lsti.converters.progress import Progress
 from recbole_lsti.converters.streams import spool
 from recbole_lsti.converters.timeparse import check_zone, parse_moment
-from recbole_lsti.errors import AtomicFileError, one_of
+from recbole_lsti.errors import AtomicFileError, Parser, one_of
 
 EXAMPLES = """examples:
   %(prog)s user_data.csv --name shop
@@ -29,14 +29,6 @@ EXAMPLES = """examples:
   %(prog)s ratings.dat --sep :: --no-header --user 0 --item 1 --rating 2 --time 3 --name films
   %(prog)s ml-1m/ --source ml-1m --name ml-1m --split loo
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Exit with status 2 after one line."""
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def build_parser(prog: str = "recbole-lsti convert") -> argparse.ArgumentParser:

@@ -56,6 +56,7 @@ def config_yaml(plan: Plan, tables: Sequence[Table]) -> str:
                 load["inter"].insert(1, f"{item}_list")
                 lines.append(f"alias_of_item_id: [{item}_list]")
                 lines.append(f"MAX_ITEM_LIST_LENGTH: {plan.split.max_len}")
+                lines.append("train_mode: prefix")  # of recbole_lsti: a row is a target with its list
         else:
             order = "TO" if inter.time is not None else "RO"
             lines.append(f"eval_args: {{split: {{LS: valid_and_test}}, order: {order}, group_by: user, mode: full}}")

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from recbole_lsti.errors import require
+
 if TYPE_CHECKING:
     from recbole_lsti.tune.search import Found
 
@@ -44,14 +46,11 @@ def main(known: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     """Search, print what was found; return 0, or 1 where a model has no trial with a score.
 
     Raises:
-        ModuleNotFoundError: Optuna is missing; names the extra.
+        ImportError: Optuna is missing; names the extra.
     """
-    try:
-        from recbole_lsti.tune.search import tune
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ModuleNotFoundError("tune needs optuna: pip install 'recbole-lsti[tune]'", name="optuna") from None
+    require("tune", "optuna", "tune")
+    from recbole_lsti.tune.search import tune
+
     before = signal.signal(signal.SIGTERM, _interrupt)  # how schedulers end a job: the trial is given up in order
     try:
         return report(tune(**arguments_of(known, settings)))

@@ -26,7 +26,8 @@ DERIVED_KEYS = frozenset(
     (
         *("MODEL_TYPE", "MODEL_INPUT_TYPE", "device", "eval_type", "valid_metric_bigger"),
         *("valid_neg_sample_args", "test_neg_sample_args"),
-        *("single_spec", "local_rank", "nproc", "world_size", "offset", "ip", "port", "cache_dir", "cache_max_gib"),
+        *("single_spec", "local_rank", "nproc", "world_size", "offset", "ip", "port", "gpu_id"),
+        *("cache_dir", "cache_max_gib"),
     )
 )
 # what RecBole reads although none of its YAML files names it

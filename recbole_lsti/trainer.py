@@ -68,6 +68,8 @@ class PortableTrainer(Trainer):
             tuple: the best validation score and the validation metrics of that epoch.
         """
         self._train_data, self._saved = train_data, saved
+        if saved and self.config["single_spec"]:
+            self._best_state = None  # the checkpoint holds it
         self._every_position = self._make_every_position()
         self._began = time.monotonic()
 
@@ -89,8 +91,11 @@ class PortableTrainer(Trainer):
             except _OutOfTimeError:
                 self.logger.info(f"train_seconds_limit reached after {self._elapsed()} s and {len(self.curve)} epochs")
                 result = self.best_valid_score, self.best_valid_result
-        if self.best_epoch < 0:  # nothing was validated: the last epoch stands
-            self.best_epoch = len(self.curve) - 1
+        if self.best_epoch < 0 or not valid_data:  # nothing was validated: the last epoch stands
+            self.best_epoch = self.start_epoch + len(self.curve) - 1
+            self._best_state = None
+            if saved and valid_data and self.eval_step > 0 and self.curve:  # RecBole saves with a validation only
+                self._save_checkpoint(self.best_epoch, verbose=False)
         if self._best_state is None and (not saved or not self.config["single_spec"]):
             self._best_state = self.model.state_dict()
         self._write_curve()
@@ -201,7 +206,7 @@ class PortableTrainer(Trainer):
         self.saved_model_file = str(resume_file)
         self.start_epoch = content["epoch"] + 1
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
-        self.best_epoch = content["epoch"]
+        self.best_epoch, self._best_state = content["epoch"], content["state_dict"]
         self.model.load_state_dict(content["state_dict"])
         checkpoint.load_other_state(self.model, content["other_parameter"])
         self.optimizer.load_state_dict(content["optimizer"])

@@ -20,7 +20,7 @@ from recbole_lsti import checkpoint
 from recbole_lsti.cli import format_result
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import LSTIDataset, create_dataset
-from recbole_lsti.runner import Loaded
+from recbole_lsti.runner import Loaded, build
 from recbole_lsti.trainer import LSTITrainer, PortableTrainer, trainer_class
 
 KEYS = {
@@ -127,9 +127,44 @@ def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, s
         torch.testing.assert_close(scores_of(resumed), scores_of(straight))
 
 
+def test_a_run_that_ends_before_its_first_validation_tests_its_last_epoch(tiny, workplace, small):
+    result = recbole_lsti.run(
+        "LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1, "eval_step": 2}
+    )
+    assert (result["epochs_run"], result["best_epoch"]) == (1, 1)
+    loaded = recbole_lsti.load(result["checkpoint_file"])
+    trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+    found = trainer.evaluate(loaded.test_data, load_best_model=False)
+    assert {key: float(value) for key, value in found.items()} == result["test_result"]
+
+
+def test_a_resumed_training_that_finds_nothing_better_tests_what_it_went_on_from(tiny, workplace, small):
+    settings = {**small, "data_path": str(tiny), "epochs": 2, "eval_step": 1}
+    first, model = make_trainer(settings)
+    run_epochs(first, model, until=1, path=Path("best.pth"))
+    best = {name: value.clone() for name, value in model.state_dict().items()}
+    second, model = make_trainer(settings)
+    second.resume_checkpoint("best.pth", second._train_data)
+    second.best_valid_score = 2.0  # of a metric that is at most 1
+    valid_data = build(second.config)[1][1]
+    second.fit(second._train_data, valid_data, saved=False)
+    assert second.best_epoch == 0
+    assert any(not torch.equal(value, best[name]) for name, value in model.state_dict().items()), "it has trained on"
+    second.load_best()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, best[name], msg=name)
+
+
+def test_a_loaded_model_takes_the_gpu_that_the_environment_names(tiny, workplace, small, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    settings = {**small, "data_path": str(tiny), "epochs": 1, "use_gpu": True}
+    result = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
+    recbole_lsti.load(result["checkpoint_file"])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
 def make_trainer(settings: dict) -> tuple[PortableTrainer, torch.nn.Module]:
     from recbole_lsti.compat import tensorboard_folder
-    from recbole_lsti.runner import build
 
     config = LSTIConfig("LSTI", "tiny", config_dict=settings)
     _, (train_data, _, _), model = build(config)

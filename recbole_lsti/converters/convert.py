@@ -135,6 +135,7 @@ def _protect(con: duckdb.DuckDBPyConnection, tables: dict[str, Table], plan: Pla
             columns.append(("inter", "session_id"))
         if "user" in tables:
             columns.append(("user", tables["user"].keys[0]))
+        columns += [(kind, f.name) for kind, table in tables.items() for f in table.fields if f.personal]
         pseudonymize(con, columns, plan.privacy.key)
     return removed
 

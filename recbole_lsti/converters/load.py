@@ -67,7 +67,7 @@ def load_table(con: duckdb.DuckDBPyConnection, table: Table, max_expansion: floa
         insert = _insert_sql(table, reader, columns, number)
         file.on_read = lambda n: taken.__setitem__("bytes", taken["bytes"] + n)
         # No transaction around the batches: it would hold them all in memory, and a failure drops the tables anyway.
-        for batch in reader.batches([c for c in columns.values() if c is not None]):
+        for batch in reader.batches([name for names in columns.values() for name in names]):
             _insert(con, insert, batch, table.kind, number)
             loaded.rows_in += batch.table.num_rows + len(batch.rejects)
             notify("read", {"kind": table.kind, "bytes": taken["bytes"], "rows": loaded.rows_in})
@@ -80,33 +80,36 @@ def load_table(con: duckdb.DuckDBPyConnection, table: Table, max_expansion: floa
     return loaded
 
 
-def _resolve(reader: Reader, table: Table) -> dict[str, str | None]:
-    """Return where each column that the table reads is found: ``a|b`` takes the first there is, ``a?`` may lack."""
+def _resolve(reader: Reader, table: Table) -> dict[str, list[str]]:
+    """Return where each column that the table reads is found: ``a|b`` takes the first there is, ``a?`` may lack.
+
+    Later rows of JSON may have keys that the first ones have not: there each row takes the first key that it has.
+    """
     plain = [f.source for f in table.fields if not f.is_sql]
     if table.time and not table.time.is_sql:
         plain += table.time.source
-    found: dict[str, str | None] = {}
+    found: dict[str, list[str]] = {}
     for spec in dict.fromkeys([*plain, *table.columns]):
         if reader.has(spec):  # a user's own column may be called "a|b" or "sure?"
-            found[spec] = spec
+            found[spec] = [spec]
             continue
         optional, names = spec.endswith("?"), spec.rstrip("?").split("|")
-        match = next((name for name in names if reader.has(name)), None)
-        if match is None and not optional:
+        there = [name for name in names if reader.has(name)]
+        if not there and not optional:
             raise missing_column(reader.file.name, names[0], reader.columns)
-        found[names[0]] = match
+        found[names[0]] = names if reader.may_grow else there[:1]
     return found
 
 
-def _called(spec: str, columns: Mapping[str, str | None]) -> str:
+def _called(spec: str, columns: Mapping[str, list[str]]) -> str:
     """Return the name under which a batch's projection offers the column that a plan asks for."""
     return spec if spec in columns else spec.rstrip("?").split("|")[0]
 
 
-def _projection(reader: Reader, columns: dict[str, str | None]) -> str:
+def _projection(reader: Reader, columns: dict[str, list[str]]) -> str:
     """Return the SQL of a batch as text columns under the names that the plan uses."""
     chosen = [
-        f"{reader.column_sql(found) if found is not None else 'NULL'} AS {ident(name)}"
+        f"coalesce({', '.join([*map(reader.column_sql, found), 'NULL'])}) AS {ident(name)}"
         for name, found in columns.items()
     ]
     chosen.append(f"{reader.broken_sql} AS _broken")
@@ -129,14 +132,14 @@ def peek(con: duckdb.DuckDBPyConnection, reader: Reader, names: Sequence[str]) -
     batch = first.table.slice(0, PEEK_ROWS)
     con.register("batch", batch)
     rows = con.execute(
-        f"SELECT * EXCLUDE (_broken, _line) FROM {_projection(reader, {n: n for n in names})}"
+        f"SELECT * EXCLUDE (_broken, _line) FROM {_projection(reader, {name: [name] for name in names})}"
     ).fetchall()
     con.unregister("batch")
     return {name: [row[at] or "" for row in rows] for at, name in enumerate(names)}
 
 
 def _with_time_format(
-    con: duckdb.DuckDBPyConnection, table: Table, reader: Reader, columns: dict[str, str | None]
+    con: duckdb.DuckDBPyConnection, table: Table, reader: Reader, columns: dict[str, list[str]]
 ) -> Table:
     """Return the table with the notation of its time filled in from the first rows."""
     time = table.time
@@ -144,7 +147,7 @@ def _with_time_format(
         return table
     if len(time.source) == 3:  # day, month and year in columns of their own
         return _replace_time(table, time, "%d %m %Y")
-    names = [columns[_called(spec, columns)] or spec for spec in time.source]
+    names = [next(iter(columns[_called(spec, columns)]), spec) for spec in time.source]
     samples = peek(con, reader, names)
     texts = [" ".join(parts) for parts in zip(*(samples[name] for name in names), strict=True)]
     return _replace_time(table, time, guess_format(con, texts, f"{reader.file.name}: time {' '.join(names)}"))
@@ -159,7 +162,7 @@ def _schema(table: Table) -> str:
     return ", ".join([*columns, "_ts BIGINT", "_file INTEGER", "_line BIGINT", "_reason VARCHAR"])
 
 
-def _insert_sql(table: Table, reader: Reader, columns: dict[str, str | None], number: int) -> str:
+def _insert_sql(table: Table, reader: Reader, columns: dict[str, list[str]], number: int) -> str:
     """Return the statement that turns a batch into checked rows: raw texts, then values, then faults."""
     rows = table.relation.format(raw=_projection(reader, columns))
     places = range(len(table.fields))
@@ -191,7 +194,7 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, str | None], nu
     )
 
 
-def _time_sql(time: TimeSpec, columns: Mapping[str, str | None]) -> tuple[str, str]:
+def _time_sql(time: TimeSpec, columns: Mapping[str, list[str]]) -> tuple[str, str]:
     """Return SQL of the time as it is written, and as nanoseconds."""
     if time.is_sql:
         return f"CAST(({time.source[0]}) AS VARCHAR)", f"CAST(({time.source[0]}) AS HUGEINT)"

@@ -50,6 +50,7 @@ class Field:
         source: the input column, or SQL over input columns where ``is_sql`` is set (named sources only).
         sep: for sequences: what separates the values within a cell; None: white space, or a JSON array.
         required: an empty value rejects the row.
+        personal: it tells who the user is, so that it becomes a pseudonym where user tokens do.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Field:
     sep: str | None = None
     required: bool = False
     is_sql: bool = False
+    personal: bool = False
 
     def __post_init__(self) -> None:
         if self.type not in FIELD_TYPES:

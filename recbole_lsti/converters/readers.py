@@ -58,10 +58,12 @@ class Reader:
         columns (list[str]): names of the columns there are (JSON: keys seen in the first objects).
         rows_sql (str): SQL of the rows of a batch.
         broken_sql (str): SQL that is true for a row that cannot be taken apart.
+        may_grow (bool): whether later rows may have columns that the first ones have not.
     """
 
     rows_sql = "batch"
     broken_sql = "false"
+    may_grow = False
 
     def __init__(self, file: InputFile, columns: list[str]) -> None:
         self.file = file
@@ -308,6 +310,7 @@ class JsonReader(Reader):
 
     rows_sql = "(SELECT CASE WHEN json_valid(_json) THEN _json END AS _json, _line FROM batch)"
     broken_sql = "_json IS NULL OR json_type(_json) <> 'OBJECT'"
+    may_grow = True
 
     def __init__(self, file: InputFile) -> None:
         text = file.head(1 << 20).decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
@@ -336,7 +339,8 @@ class JsonReader(Reader):
     def column_sql(self, name: str) -> str:
         """Return the SQL that extracts a key; ``a.b`` reaches into an object unless a key has that very name."""
         parts = [name] if name in self.columns or "." not in name else name.split(".")
-        return f"json_extract_string(_json, {literal('$' + ''.join('.' + json.dumps(part) for part in parts))})"
+        path = "".join("." + json.dumps(part, ensure_ascii=False) for part in parts)
+        return f"json_extract_string(_json, {literal('$' + path)})"
 
     def has(self, name: str) -> bool:
         """Say whether a key, or the first part of a dotted path, was seen; later objects may have more keys."""

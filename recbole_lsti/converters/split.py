@@ -6,6 +6,7 @@ import duckdb
 
 from recbole_lsti.converters.plan import Split, Table
 from recbole_lsti.converters.sql import count, ident, literal, one_row
+from recbole_lsti.errors import AtomicFileError
 
 PARTS = ("train", "valid", "test")
 
@@ -17,8 +18,17 @@ def assign_parts(con: duckdb.DuckDBPyConnection, table: Table, split: Split) -> 
         con (DuckDBPyConnection): holds ``inter``.
         table (Table): the first required field is the user.
         split (Split): how to cut. A global cut in time never divides rows of one moment.
+    Raises:
+        AtomicFileError: an item's token cannot stand in a list, which RecBole splits at blanks.
     """
-    user = ident(table.keys[0])
+    user, item = (ident(name) for name in table.keys)
+    if split.layout == "sequences":
+        parted = con.execute(f"SELECT {item} FROM inter WHERE regexp_matches({item}, '\\s') LIMIT 1").fetchone()
+        if parted is not None:
+            raise AtomicFileError(
+                f"{table.keys[1]} ({parted[0]}) must have no blanks where items stand in lists (--split): RecBole "
+                "would read several items; --split-layout rows makes no lists"
+            )
     train, valid, _ = split.ratios
     if split.kind == "loo":
         part = (

@@ -98,7 +98,8 @@ class RankingCollector(Collector):
         at, item = row.cpu(), item.cpu()
         if len(users) > int(at[-1]) + 1:
             at = target_places(at, len(users))
-        again = torch.isin(users.cpu()[at] * self.n_items + item, had)
+        asked = users.cpu()[at] * self.n_items + item
+        again = had[torch.searchsorted(had, asked).clamp(max=len(had) - 1)] == asked
         shown = self.config["ITEM_ID_FIELD"] + (self.config["LIST_SUFFIX"] or "")
         if shown in interaction and interaction[shown].ndim == 2:
             again |= (interaction[shown].cpu()[at] == item[:, None]).any(1)

@@ -97,3 +97,13 @@ def test_coarser_time_keeps_the_order(cli, log):
 
 def test_an_unknown_grain(cli, log):
     assert "--time-grain (dey) must be one of" in cli(log(ROWS), "--time-grain", "dey").err
+
+
+def test_what_else_tells_who_the_user_is_is_replaced_in_named_sources(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    rows = "sessionId;userId;itemId;timeframe;eventdate\n1;anna;81766;526309;2016-05-09\n2;;31331;1031018;2016-05-09\n"
+    (tmp_path / "train-item-views.csv").write_text(rows)
+    result = cli(tmp_path, "--source", "diginetica", "--pseudonymize")
+    assert result.rows()[0][3] == "buyer_id:token"
+    assert "anna" not in result.text(".inter")
+    assert [bool(row[3]) for row in result.rows()[1:]] == [True, False], "a missing name stays missing"

@@ -45,6 +45,28 @@ def test_json_numbers_and_nested_keys(cli, log):
     assert result.rows()[1] == ["7", "x", "200000000"]
 
 
+def test_json_keys_in_any_script(cli, log):
+    lines = json.dumps({"用户": "甲", '商品"': "x", "ts": 200000000}, ensure_ascii=False)
+    result = cli(log(lines, "log.jsonl"), "--user", "用户", "--item", '商品"')
+    assert result.rows()[1] == ["甲", "x", "200000000"]
+
+
+def test_keys_that_only_later_objects_have(cli, tmp_path):
+    game = {"id": "1", "app_name": "Early"}
+    games = [{**game, "id": str(n)} for n in range(150)] + [
+        {"id": "151", "title": "Late", "publisher": "Ann", "price": 3}
+    ]
+    (tmp_path / "steam_games.json").write_text("\n".join(map(repr, games)))
+    review = {"username": "u", "product_id": "151", "date": "2017-12-17"}
+    reviews = [review] * 150 + [{**review, "hours": 2.5}]
+    (tmp_path / "steam_reviews.json").write_text("\n".join(map(repr, reviews)))
+    result = cli(tmp_path, "--source", "steam")
+    assert result.rows()[-1][3] == "2.5"
+    table = result.rows(".item")
+    assert [row[1] for row in table[1:]] == ["Early"] * 150 + ["Late"]
+    assert [table[-1][table[0].index(name)] for name in ("publisher:token", "price:float")] == ["Ann", "3"]
+
+
 def test_lines_of_python_literals_are_parsed_not_evaluated(cli, log, tmp_path):
     evil = tmp_path / "evil"
     lines = "{u'user': 'a', 'item': u'x', 'ts': 200000000}\n" * 200

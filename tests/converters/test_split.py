@@ -86,6 +86,15 @@ def test_splits_that_cannot_be(cli, log, nothing_left, flags, message):
     nothing_left()
 
 
+def test_items_with_blanks_cannot_stand_in_lists(cli, log, nothing_left):
+    rows = log("user_id,item_id,timestamp\n" + "".join(f"a,The Wall {n},{100_000_000 + n}\n" for n in range(4)))
+    result = cli(rows, "--split", "loo")
+    assert result.code == 2
+    assert "item_id (The Wall 0) must have no blanks" in result.err
+    nothing_left()
+    assert cli(rows, "--split", "loo", "--split-layout", "rows").rows(".test.inter")[1][1] == "The Wall 3"
+
+
 def test_a_split_needs_times(cli, log, nothing_left):
     result = cli(log("user_id,item_id\na,x\n"), "--split", "loo")
     assert result.code == 2

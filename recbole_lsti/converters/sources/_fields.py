@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from recbole_lsti.converters.plan import Field, Table
 
 
@@ -18,6 +20,11 @@ def item(column: str, name: str = "item_id") -> Field:
 def token(name: str, column: str | None = None) -> Field:
     """Return a token read from a column, by default the column of that name."""
     return Field(name, "token", column or name)
+
+
+def personal(name: str, column: str) -> Field:
+    """Return a token that tells who the user is, read from a column."""
+    return Field(name, "token", column, personal=True)
 
 
 def number(name: str, column: str | None = None) -> Field:
@@ -37,7 +44,7 @@ def sql(name: str, kind: str, expression: str, required: bool = False, sep: str 
 
 def renamed(table: Table, **names: str) -> tuple[Field, ...]:
     """Return a table's fields with some of them called otherwise."""
-    return tuple(Field(names.get(f.name, f.name), f.type, f.source, f.sep, f.required, f.is_sql) for f in table.fields)
+    return tuple(replace(f, name=names.get(f.name, f.name)) for f in table.fields)
 
 
 def mapped(column: str, names: dict[str, str]) -> str:

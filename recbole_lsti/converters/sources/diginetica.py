@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from recbole_lsti.converters.plan import Format, Table, TimeSpec
 from recbole_lsti.converters.sources import DropIn, Source
-from recbole_lsti.converters.sources._fields import item, sql, token, user
+from recbole_lsti.converters.sources._fields import item, personal, sql, user
 
 SEMICOLONS = Format("csv", ";", quote=False)
 DAY = "CAST(epoch_us(timezone('UTC', TRY_STRPTIME(\"eventdate\", '%Y-%m-%d'))) AS HUGEINT) * 1000"
@@ -19,7 +19,7 @@ COLUMNS = ("eventdate", "timeframe")
 
 VIEWS = Table(
     "inter",
-    (user("sessionId|session_id"), item("itemId|item_id"), token("buyer_id", "userId|user_id?")),
+    (user("sessionId|session_id"), item("itemId|item_id"), personal("buyer_id", "userId|user_id?")),
     STAMP,
     time_at=2,
     patterns=("*train-item-views.csv",),

@@ -62,7 +62,7 @@ class HeldOut:
         self.begin, self.end = begins[kept], ends[kept] - 1
         self.split = self.end - np.clip((self.end - self.begin) // 3, 1, most)
         self.longest = config["MAX_ITEM_LIST_LENGTH"]
-        overlap = min(config["min_context"], self.longest - 1)
+        overlap = min(config["min_context"], self.longest // 2)
         self.windows = np.stack(cut_windows(self.begin, self.split - 1, self.longest, overlap), axis=1)
 
     def trained(self) -> tuple[np.ndarray, np.ndarray]:

@@ -154,48 +154,65 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
             _check(key, final[key], rule)
     if "n_heads" in final and final.get("hidden_size", 0) % final["n_heads"]:
         raise ValueError(f"hidden_size ({final['hidden_size']}) must be divisible by n_heads ({final['n_heads']})")
-    if is_lsti and final["long_excludes_short"] and final["fusion"] in ("long", "short"):
-        raise ValueError(
-            f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
-        )
-    if is_lsti and final["long_excludes_short"] and final["cascade"]:
-        raise ValueError(
-            "cascade (True) must be False where long_excludes_short is True: the parts would not be disjoint"
-        )
-    if is_lsti and final["cascade"] and final["train_branches"] == "apart":
-        raise ValueError(
-            "cascade (True) must be False where train_branches is apart: the short branch leans on the long one"
-        )
-    if is_lsti and final["branch_dropout"] and final["train_branches"] == "apart":
-        raise ValueError(
-            f"branch_dropout ({final['branch_dropout']}) must be 0 where train_branches is apart: "
-            "neither branch leans on the other"
-        )
-    if is_lsti and final["twin"] is not None:
-        for key, value in (
-            ("fusion", "long"),
-            ("fusion", "short"),
-            ("long_excludes_short", True),
-            ("carry_state", True),
-        ):
-            if final[key] == value:
-                raise ValueError(f"twin ({final['twin']}) must be null where {key} is {value}")
-    if is_lsti and final["sparse_gradients"]:
-        _check_sparse(final)
-    if is_lsti and final["loss_type"] == "SSM" and final.get("train_neg_sample_args") is not None:
-        given = final["train_neg_sample_args"]
-        raise ValueError(
-            f"train_neg_sample_args ({given}) must be null where loss_type is SSM: n_negatives counts here"
-        )
+    if is_lsti:
+        _check_lsti(final)
     if final["train_mode"] == "sequence" and final.get("benchmark_filename") is not None:
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
-    if is_lsti and final["carry_state"]:
-        _check_carry(final)
     _check_combinations(final, many_negatives=is_lsti)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
+
+
+def _check_lsti(final: Mapping[str, Any]) -> None:
+    """Refuse settings of LSTI that contradict each other."""
+    _check_branches(final)
+    if final["sparse_gradients"]:
+        _check_sparse(final)
+    if final["carry_state"]:
+        _check_carry(final)
+    if final["learner"] == "sparse_adam":
+        raise ValueError(
+            "learner (sparse_adam) must be adam or adamw, with sparse_gradients: LSTI has dense weights, too"
+        )
+    given = final.get("train_neg_sample_args")
+    if final["loss_type"] == "SSM" and given is not None:
+        raise ValueError(
+            f"train_neg_sample_args ({given}) must be null where loss_type is SSM: n_negatives counts here"
+        )
+    if final.get("benchmark_filename") is not None:
+        for key in ("time_gaps", "time_bias", "short_seconds", "session_gap"):
+            if final[key]:
+                raise ValueError(
+                    f"{key} ({final[key]}) must be off where benchmark_filename gives rows with lists of items: "
+                    "there are no times of theirs"
+                )
+
+
+def _check_branches(final: Mapping[str, Any]) -> None:
+    """Refuse what the branches cannot be at once."""
+    if final["long_excludes_short"] and final["fusion"] in ("long", "short"):
+        raise ValueError(
+            f"long_excludes_short (True) must be False where fusion is {final['fusion']}: one branch alone"
+        )
+    if final["long_excludes_short"] and final["cascade"]:
+        raise ValueError(
+            "cascade (True) must be False where long_excludes_short is True: the parts would not be disjoint"
+        )
+    if final["cascade"] and final["train_branches"] == "apart":
+        raise ValueError(
+            "cascade (True) must be False where train_branches is apart: the short branch leans on the long one"
+        )
+    if final["branch_dropout"] and final["train_branches"] == "apart":
+        raise ValueError(
+            f"branch_dropout ({final['branch_dropout']}) must be 0 where train_branches is apart: "
+            "neither branch leans on the other"
+        )
+    single = {"fusion": ("long", "short"), "long_excludes_short": (True,), "carry_state": (True,)}
+    for key, values in single.items():
+        if final["twin"] is not None and final[key] in values:
+            raise ValueError(f"twin ({final['twin']}) must be null where {key} is {final[key]}")
 
 
 def _check(key: str, value: Any, rule: Rule) -> None:

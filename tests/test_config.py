@@ -109,6 +109,12 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"learning_rate_end": 2}, ValueError, r"learning_rate_end \(2\) must be a number from 0 to 1"),
         ({"benchmark_filename": ["a", "b", "c"]}, ValueError, r"train_mode \(sequence\) must be prefix"),
         (
+            {"benchmark_filename": ["a", "b", "c"], "train_mode": "prefix", "time_gaps": True},
+            ValueError,
+            r"time_gaps \(True\) must be off where benchmark_filename gives rows with lists",
+        ),
+        ({"learner": "sparse_adam"}, ValueError, r"learner \(sparse_adam\) must be adam or adamw"),
+        (
             {"valid_metric": "NDCG@7"},
             ValueError,
             r"valid_metric \(NDCG@7\) must be one of metrics .* @ one of topk \[10\]",

@@ -16,7 +16,7 @@ import yaml
 from conftest import random_rows, write_inter
 
 import recbole_lsti
-from recbole_lsti import checkpoint
+from recbole_lsti import checkpoint, cli
 from recbole_lsti.cli import format_result
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import LSTIDataset, create_dataset
@@ -153,6 +153,17 @@ def test_a_resumed_training_that_finds_nothing_better_tests_what_it_went_on_from
     second.load_best()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, best[name], msg=name)
+
+
+def test_lsti_trains_on_the_split_files_of_a_conversion(tiny, workplace, small):
+    lines = (tiny / "tiny" / "tiny.inter").read_text().splitlines()
+    later = [line.rsplit("\t", 1) for line in lines[1:]]  # times of small numbers are none that the converter believes
+    text = "\n".join(["user,item,timestamp", *(f"{ids},{int(time) + 10**9}".replace("\t", ",") for ids, time in later)])
+    Path("log.csv").write_text(text + "\n")
+    assert cli.main(["convert", "log.csv", "--name", "cut", "--output", "data", "--split", "loo", "--quiet"]) == 0
+    result = recbole_lsti.run("LSTI", "cut", ["data/cut/cut.yaml"], {**small, "data_path": "data"})
+    assert result["epochs_run"] == 2
+    assert 0 < result["test_result"]["recall@10"] <= 1
 
 
 def test_a_loaded_model_takes_the_gpu_that_the_environment_names(tiny, workplace, small, monkeypatch):

@@ -59,7 +59,7 @@ class TrainSequences(TorchDataset):
         has_targets = edges[1:] > edges[:-1]
         first, last = self.events.begins[has_targets], targets[edges[1:][has_targets] - 1].astype(np.int64)
         length = dataset.max_item_list_len
-        overlap = dataset.config["short_window"] if carries else min(min_context, length - 1)
+        overlap = dataset.config["short_window"] if carries else min(min_context, length // 2)
         self.begin, self.end, self.counted_from = cut_windows(first, last, length, overlap)
         chain = Chain.of_windows(self.events.first[self.begin])
         self.chain = chain if carries and chain.of.max(initial=1) > 1 else None

@@ -174,7 +174,7 @@ def _check_lsti(final: Mapping[str, Any]) -> None:
         _check_carry(final)
     if final["learner"] == "sparse_adam":
         raise ValueError(
-            "learner (sparse_adam) must be adam or adamw, with sparse_gradients: LSTI has dense weights, too"
+            "learner (sparse_adam) must be adam or adamw, with sparse_gradients: LSTI has dense weights too"
         )
     given = final.get("train_neg_sample_args")
     if final["loss_type"] == "SSM" and given is not None:

@@ -18,6 +18,7 @@ from recbole_lsti.config_rules import FUSIONS
 from recbole_lsti.data import create_dataset
 from recbole_lsti.data.carry import Chain, earlier_items, shifts
 from recbole_lsti.data.loader import SequenceTrainDataLoader
+from recbole_lsti.model import lsti
 from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.trainer import LSTITrainer
 
@@ -114,7 +115,8 @@ def test_with_frozen_weights_windows_give_what_one_pass_gives(long_histories, sm
 
 @pytest.mark.parametrize("settings", EXACT, ids=str)
 @torch.no_grad()
-def test_whole_histories_are_ranked_in_pieces(long_histories, small, settings):
+def test_whole_histories_are_ranked_in_pieces(long_histories, small, settings, monkeypatch):
+    monkeypatch.setattr(lsti, "WINDOWS", 10**9)  # without carry_state: every step is read
     results = []
     for carry in (True, False):
         config = config_of(
@@ -127,6 +129,20 @@ def test_whole_histories_are_ranked_in_pieces(long_histories, small, settings):
         results.append((model.full_sort_predict(batch), model.predict(batch), parts.total))
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [each for each in EXACT if each.get("fusion") != "long"], ids=str)
+@torch.no_grad()
+def test_the_last_step_alone_is_that_of_all_steps(long_histories, small, settings, monkeypatch):
+    config = config_of(long_histories, small, **settings, carry_state=False, MAX_ITEM_LIST_LENGTH=100)
+    train, _, test = data_preparation(config, create_dataset(config))
+    model, batch = network(config, train._dataset), test._dataset[np.arange(len(test._dataset))]
+    monkeypatch.setattr(lsti, "WINDOWS", 10**9)
+    every_step = model.full_sort_predict(batch), model.score_parts(batch)[0]
+    monkeypatch.setattr(lsti, "WINDOWS", 2)
+    monkeypatch.setattr(model, "forward", None)  # which reads every step
+    last_step = model.full_sort_predict(batch), model.score_parts(batch)[0]
+    torch.testing.assert_close(last_step, every_step, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -14,6 +14,7 @@ from recbole.data import data_preparation
 import recbole_lsti
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
+from recbole_lsti.model import lsti
 from recbole_lsti.model.inputs import EventInputs, TokenSeqField, _gap_bucket
 from recbole_lsti.model.lsti import LSTI
 
@@ -490,7 +491,8 @@ def test_a_state_reads_the_fields_of_one_event_at_a_time(shop, times):
 
 
 @torch.no_grad()
-def test_whole_histories_in_pieces_are_read_with_their_fields(shop):
+def test_whole_histories_in_pieces_are_read_with_their_fields(shop, monkeypatch):
+    monkeypatch.setattr(lsti, "WINDOWS", 10**9)  # in one piece, every step is read
     model, loaders = built(shop | ALL | {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 6, "short_window": 3})
     longest = max((batch for batch, *_ in loaders[2]), key=lambda batch: int(batch["item_length"].max()))
     assert int(longest["item_length"].max()) > 6

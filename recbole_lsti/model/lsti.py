@@ -22,8 +22,9 @@ from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.objective import Asked, Objective
 from recbole_lsti.model.repeat import Earlier, Pairs, RepeatTerm, Seen, look_up
 from recbole_lsti.model.start import START_DEVIATION, initialise, log_frequency
-from recbole_lsti.model.state import State, first_state, next_state, read_in_pieces
+from recbole_lsti.model.state import State, first_state, next_state, read_last_step
 
+WINDOWS = 4  # histories longer than so many short-term parts are ranked by what their last step needs alone
 FUSED_EVERY = 4  # one target of so many teaches the fusion of branches that are trained apart
 
 
@@ -110,7 +111,8 @@ class LSTI(SequentialRecommender):
         self.repeat_alone = RepeatTerm(D) if config["repeat_term"] and self.apart else None
         self.carries = bool(config["carry_state"])
         self.piece: int = config["MAX_ITEM_LIST_LENGTH"]  # with carry_state: steps read at a time
-        self.leave = self.piece - config["short_window"]  # where the next window begins: data.loader cuts them so
+        self.short_window: int = config["short_window"]
+        self.leave = self.piece - self.short_window  # where the next window begins: data.loader cuts them so
         # with carry_state: what the long branch has left for the next window, by number; 0 is nothing, and stays zero
         self.register_buffer("carried", torch.zeros(1, config["n_layers"], 2, H), persistent=False)
         self.apply(lambda module: initialise(module, config["initializer_range"]))
@@ -345,9 +347,17 @@ class LSTI(SequentialRecommender):
         """The interests at the last step of each row, every part (B, D); the items, rows and steps they belong to."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        if self.carries and item_seq.shape[1] > self.piece:
-            return read_in_pieces(self, item_seq, interaction, items, step), item_seq, row, step
+        if self._last_step_alone(item_seq.shape[1]):
+            return read_last_step(self, item_seq, interaction, items, step), item_seq, row, step
         return self.forward(item_seq, interaction, items).at(row, step), item_seq, row, step
+
+    def _last_step_alone(self, length: int) -> bool:
+        """Whether the last step is read without the others: where all would be too much, and where it is less."""
+        if self.carries and length > self.piece:
+            return True
+        if self.training or self.twin is not None or self.short_branch is None:
+            return False
+        return length > WINDOWS * self.short_window
 
     def _negatives(self, interaction: Any, in_sequence: bool, row: Tensor, step: Tensor) -> Tensor | None:
         """The (T, K) items that RecBole has sampled against the targets."""

@@ -129,8 +129,10 @@ def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tens
     return state.note(item)._replace(user=user, n_events=state.n_events + 1)
 
 
-def read_in_pieces(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor) -> Any:
-    """The interests of an LSTI at the last step of whole histories, in memory for `model.piece` steps at a time.
+def read_last_step(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor) -> Any:
+    """The interests of an LSTI at the last step of histories, without those at the steps before.
+
+    The short branch reads its window, the LSTM the whole history, in memory for `model.piece` steps at a time.
 
     Args:
         model: the LSTI.

@@ -247,9 +247,10 @@ def train_and_test(
         train_data, valid_data, saved=saved, show_progress=config["show_progress"], callback_fn=callback_fn
     )
     train_seconds = time.perf_counter() - started
+    trainer.load_best()
     started = time.perf_counter()
-    rankings = trainer.evaluate_rankings(test_data) if tested else None
-    test_result = rankings.raw if rankings else trainer.evaluate(test_data) if tested else None
+    rankings = trainer.evaluate_rankings(test_data, load_best_model=False) if tested else None
+    test_result = rankings.raw if rankings else trainer.evaluate(test_data, load_best_model=False) if tested else None
     test_seconds = time.perf_counter() - started
     result = {
         "model": config["model"],

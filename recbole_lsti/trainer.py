@@ -15,7 +15,7 @@ from typing import Any
 import recbole.trainer
 import torch
 from recbole.trainer import Trainer
-from recbole.utils import get_trainer
+from recbole.utils import EvaluatorType, get_trainer
 from tqdm import tqdm
 
 from recbole_lsti import checkpoint
@@ -275,6 +275,22 @@ class PortableTrainer(Trainer):
         encoded = self.model.encode(interaction.to(self.device))
         scores = Scores(partial(self.model.score_range, encoded), len(interaction), self.tot_item_num)
         return interaction, scores, row, item
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        """As RecBole's; a history that it repeats for each of the sampled items is read once by a model that can."""
+        interaction, row, target_row, target = batched_data
+        model = self.model
+        if self.config["eval_type"] != EvaluatorType.RANKING or not hasattr(model, "encode"):
+            return super()._neg_sample_batch_eval(batched_data)
+        given = interaction.to(self.device)
+        keys = [given[name].view(len(given), -1) for name in (model.USER_ID, model.ITEM_SEQ_LEN, model.ITEM_SEQ)]
+        new = torch.stack([(key != key.roll(1, 0)).any(1) for key in keys]).any(0)
+        new[0] = True
+        item = given[self.config["ITEM_ID_FIELD"]]
+        found = model.score_range(model.encode(given[new]), 0, self.tot_item_num)[new.cumsum(0) - 1, item]
+        scores = found.new_full((int(target_row[-1]) + 1, self.tot_item_num), -torch.inf)
+        scores[row, item] = found
+        return interaction, scores, target_row, target
 
     def load_best(self, model_file: str | Path | None = None) -> None:
         """Load the best weights: of `model_file`, of memory after `fit(saved=False)`, else of the run's checkpoint."""

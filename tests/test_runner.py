@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import random_rows, write_inter
+from recbole.trainer import Trainer
 
 import recbole_lsti
 from recbole_lsti import checkpoint, cli
@@ -434,6 +435,26 @@ def test_sampled_evaluation_has_no_unseen_ranking(tiny, workplace, small, mode):
     settings["eval_args"] |= {"order": "TO", "group_by": "user"}
     result = recbole_lsti.run("LSTI", "tiny", config_dict=settings, saved=False)
     assert (result["test_result_unseen"] is None) == (mode != "full")
+
+
+@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"TS": [0.6, 0.2, 0.2]}], ids=str)
+def test_a_history_is_read_once_for_all_its_sampled_items(tiny, workplace, small, split, monkeypatch):
+    args = {"split": split, "mode": "uni9", "order": "TO", "group_by": "user" if "LS" in split else None}
+    config = LSTIConfig("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "eval_args": args})
+    _, (_, _, test_data), model = build(config)
+    trainer, read = LSTITrainer(config, model.eval()), []
+    trainer.tot_item_num = test_data._dataset.item_num
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda interaction: read.append(len(interaction)) or encode(interaction))
+    rows = 0
+    for batch in test_data:
+        ours = trainer._neg_sample_batch_eval(batch)
+        theirs = Trainer._neg_sample_batch_eval(trainer, batch)
+        torch.testing.assert_close(ours[1:], theirs[1:], atol=1e-5, rtol=1e-5)
+        rows += len(batch[0])
+    assert sum(read) <= rows
+    if "LS" in split:
+        assert sum(read) == len(test_data.dataset) == rows // 10
 
 
 def test_pieces_work_one_by_one(tiny, workplace, small):

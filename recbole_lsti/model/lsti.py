@@ -28,7 +28,7 @@ WINDOWS = 4  # histories longer than so many short-term parts are ranked by what
 FUSED_EVERY = 4  # one target of so many teaches the fusion of branches that are trained apart
 
 
-class Scores(NamedTuple):
+class ScoreParts(NamedTuple):
     """The exact parts of a score, each (T, N); their sum is what `full_sort_predict` returns."""
 
     long: Tensor
@@ -187,7 +187,8 @@ class LSTI(SequentialRecommender):
         """Return the score of every item for each row, (B, N)."""
         items = self.items()
         interests, item_seq, row, step = self._at_the_end(interaction, items)
-        return self._score_all(interests.user, item_seq, row, step, items)
+        scores = torch.addmm(items.bias, interests.user, items.vectors.T)
+        return scores if self.repeat is None else self.repeat.add_to(scores, interests.user, item_seq, row, step)
 
     def encode(self, interaction: Any) -> Encoded:
         """Read the histories of a batch, for `score_range`."""
@@ -209,7 +210,7 @@ class LSTI(SequentialRecommender):
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 
-    def score_parts(self, interaction: Any) -> tuple[Scores, Interests]:
+    def score_parts(self, interaction: Any) -> tuple[ScoreParts, Interests]:
         """Return the scores of every item for each row, split exactly, and the interests behind them.
 
         The parts sum to `full_sort_predict` to float precision, for every fusion: nothing non-linear follows the sum.
@@ -221,7 +222,7 @@ class LSTI(SequentialRecommender):
         if self.repeat is not None:
             repeat = self.repeat.add_to(zeros, interests.user, item_seq, row, step)
         return (
-            Scores(
+            ScoreParts(
                 zeros if interests.long is None else interests.long @ items.vectors.T,
                 zeros if interests.short is None else interests.short @ items.vectors.T,
                 items.bias.expand_as(zeros),
@@ -378,10 +379,6 @@ class LSTI(SequentialRecommender):
     def recent(self, events: Tensor, long: Tensor) -> Tensor:
         """What the short branch reads, (..., H): the events, or with `cascade` what the long branch makes of them."""
         return long if self.cascade else events
-
-    def _score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
-        scores = torch.addmm(items.bias, user, items.vectors.T)  # (T, N)
-        return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
 
 def _long_branch(config: Any) -> LongBranch:

@@ -16,6 +16,7 @@ from recbole.utils import init_seed
 from torch import Tensor
 
 from recbole_lsti.data import create_dataset
+from recbole_lsti.data.grouping import place_in_group
 from recbole_lsti.errors import AtomicFileError, nearest, require
 from recbole_lsti.evaluation.collector import RankingCollector
 from recbole_lsti.evaluation.listed import Listed
@@ -208,7 +209,7 @@ class _Lists:
     def _entries(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sizes = self.starts[users + 1] - self.starts[users]
         row = np.repeat(np.arange(len(users)), sizes)
-        entry = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + self.starts[users][row]
+        entry = place_in_group(sizes) + self.starts[users][row]
         return row, entry
 
     def batches(self, test_data: Any) -> Iterator[tuple[Any, Listed, Tensor, Tensor]]:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_lsti.data.grouping import place_in_group
+
 FEWEST_BATCHES = 16  # of a round: fewer would mix windows of very different lengths
 
 
@@ -35,7 +37,7 @@ class Chain(NamedTuple):
         """Chain windows that lie in order, user by user; `user` is (n,) int64, ascending."""
         starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, dtype=np.int64)
         sizes = np.diff(np.r_[starts, len(user)])
-        nth = np.arange(len(user)) - np.repeat(starts, sizes)
+        nth = place_in_group(sizes)
         of = np.repeat(sizes, sizes)
         place = np.repeat(np.cumsum(sizes > 1), sizes)
         return cls(nth, of, np.where(nth > 0, place, 0), np.where(nth < of - 1, place, 0))
@@ -86,7 +88,7 @@ def earlier_items(items: np.ndarray, first: np.ndarray, begin: np.ndarray) -> di
     count = np.diff(np.r_[-1, ends])
     row, item, back = row[ends], item[ends], back[ends]
     n_items = np.bincount(row, minlength=len(sizes))
-    column = np.arange(len(row)) - np.repeat(np.cumsum(n_items) - n_items, n_items)
+    column = place_in_group(n_items)
     tables: Any = np.zeros((3, len(sizes), int(n_items.max(initial=0))), dtype=np.int64)
     tables[:, row, column] = item, back, count
     names = ("earlier_item", "earlier_distance", "earlier_counts")

@@ -15,7 +15,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_lsti.data.grouping import BLOCK, Groups, gather, group_by_appearance, group_columns
+from recbole_lsti.data.grouping import BLOCK, Groups, gather, group_by_appearance, group_columns, place_in_group
 
 EXACT_TIME = "exact time"  # stands among the columns to be ordered; not a field
 
@@ -218,7 +218,7 @@ class HistoryRows(Interaction):
         first = self.events.first[targets]
         lengths = targets - first
         row = np.repeat(np.arange(len(targets)), lengths)
-        event = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row]
+        event = place_in_group(lengths) + first[row]
         return torch.from_numpy(row), self.events.columns[field][torch.from_numpy(event)]
 
     def occurring(self) -> np.ndarray:

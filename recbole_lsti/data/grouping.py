@@ -34,11 +34,16 @@ class Groups(NamedTuple):
     @property
     def place(self) -> np.ndarray:
         """(rows,) the place of each entry of `rows` in its group, from 0."""
-        return np.arange(len(self.rows)) - np.repeat(self.starts[:-1], self.sizes)
+        return place_in_group(self.sizes)
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """One value a group, repeated for each of its rows."""
         return np.repeat(values, self.sizes)
+
+
+def place_in_group(sizes: np.ndarray) -> np.ndarray:
+    """(sum of sizes,) the place of each row in its group, from 0; rows lie group by group, `sizes` are the groups'."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def group_rows(ids: np.ndarray, n_ids: int) -> Groups:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.carry import FEWEST_BATCHES, Chain, earlier_items, shifts
 from recbole_lsti.data.dataset import LSTIDataset
-from recbole_lsti.data.grouping import positions
+from recbole_lsti.data.grouping import place_in_group, positions
 from recbole_lsti.data.sampler import FixedNegatives
 
 
@@ -111,7 +111,7 @@ def cut_windows(first: np.ndarray, last: np.ndarray, length: int, overlap: int) 
     stride = length - overlap
     n_windows = 1 + np.maximum(0, -(-(last - first - length) // stride))
     user = np.repeat(np.arange(len(first)), n_windows)
-    nth = np.arange(len(user)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    nth = place_in_group(n_windows)
     begin = first[user] + nth * stride
     end = np.minimum(begin + length, last[user])
     return begin, end, begin + 1 + np.where(nth > 0, overlap, 0)

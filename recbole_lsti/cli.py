@@ -24,6 +24,7 @@ Any setting may follow as --key=value or --key value; docs/config.md lists them.
 RECOMMEND_EXAMPLE = """examples:
   %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --users 1,2 --k 10
   %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --history "50 172 133"
+  %(prog)s saved/LSTI-.../checkpoint.pth --history "50 172" --times "881250949 881251010"   for a model that reads time
 """
 CHECK_DATA_EXAMPLE = """example:
   %(prog)s ml-100k        what is wrong or odd in its files, what the data look like; exits 1 on errors
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("checkpoint", help="checkpoint.pth of a run folder")
     ask.add_argument("--users", help="users of the data set, separated by commas")
     ask.add_argument("--history", action="append", help="item ids, oldest first, separated by blanks; may be repeated")
+    ask.add_argument("--times", action="append", help="Unix seconds of a --history's items; as often as --history")
     ask.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     ask.set_defaults(run=recommend)
     commands.add_parser("convert", help="turn any log into RecBole's atomic files", add_help=False)  # see convert
@@ -259,7 +261,8 @@ def recommend(known: argparse.Namespace) -> int:
 
     users = [user.strip() for user in known.users.split(",") if user.strip()] if known.users else None
     histories = [history.split() for history in known.history] if known.history else None
-    found = recommend_from(load(known.checkpoint), users, histories, known.k)
+    times = [_numbers("times", each) for each in known.times] if known.times else None
+    found = recommend_from(load(known.checkpoint), users, histories, known.k, times)
     for user, table in found.table.groupby("user", sort=False):
         gate = found.gate[user]
         title = (
@@ -275,6 +278,13 @@ def recommend(known: argparse.Namespace) -> int:
             print(f"{rank:>4}" + "".join(f"{cell['item']:>15} {cell['score']:>8.3f}" for cell in cells))
         print()
     return 0
+
+
+def _numbers(flag: str, text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError:
+        raise ValueError(f"{flag} ({text}) must be numbers, separated by blanks") from None
 
 
 def check_data(known: argparse.Namespace) -> int:

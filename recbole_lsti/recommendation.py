@@ -15,6 +15,7 @@ from torch import Tensor
 from recbole_lsti.runner import Loaded, load
 
 LISTS = ("long", "short", "fused")
+Events = slice | np.ndarray | None  # of a history: those of the data set, the times of others, or neither
 
 
 class Recommendations(NamedTuple):
@@ -36,6 +37,7 @@ def recommend(
     users: Iterable[str] | None = None,
     histories: Iterable[Sequence[str]] | None = None,
     k: int = 10,
+    times: Iterable[Sequence[float]] | None = None,
 ) -> pd.DataFrame:
     """Return the items that a trained LSTI ranks first: by the long branch, by the short one, and by both.
 
@@ -45,15 +47,18 @@ def recommend(
         histories: histories of anyone, each a sequence of raw item ids, oldest first; their user is named by its
             number from 0. Unknown items are skipped and reported in `attrs["skipped"]` of the result.
         k (int): length of the lists.
+        times: for each history, when its events happened, in Unix seconds, ascending; needed by a model that reads time
+            (short_seconds, session_gap, time_bias or time_gaps), and ignored by others.
 
     Returns:
         DataFrame: `user`, `list`, `rank`, `item`, `score`; `attrs["gate"]` holds each user's mean gate. The score of
         `fused` is what the model ranks by. `long` and `short` keep one branch's part of it, with the same popularity
         and repeat terms; a branch that the fusion leaves out has no list.
     Raises:
-        ValueError: unknown users, a history without a known item, k out of range, or a model other than LSTI.
+        ValueError: unknown users, a history without a known item, times that are not one an event or that go back, no
+            times where the model reads them, k out of range, or a model other than LSTI.
     """
-    found = recommend_from(load(checkpoint), users, histories, k)
+    found = recommend_from(load(checkpoint), users, histories, k, times)
     found.table.attrs.update(gate=found.gate, skipped=found.skipped)
     return found.table
 
@@ -63,6 +68,7 @@ def recommend_from(
     users: Iterable[str] | None = None,
     histories: Iterable[Sequence[str]] | None = None,
     k: int = 10,
+    times: Iterable[Sequence[float]] | None = None,
 ) -> Recommendations:
     """Do what `recommend` does with a checkpoint that is loaded already. Arguments as there."""
     model, dataset = loaded.model, loaded.dataset
@@ -70,26 +76,31 @@ def recommend_from(
         raise ValueError(f"checkpoint of {loaded.config['model']} must be of LSTI: it has no long- and short-term part")
     if not 1 <= k < dataset.item_num:
         raise ValueError(f"k ({k}) must be 1 to {dataset.item_num - 1}, the number of items")
-    for name, given in (("users", users), ("histories", histories)):
+    for name, given in (("users", users), ("histories", histories), ("times", times)):
         if isinstance(given, str) or not isinstance(given, Iterable | None):
             raise TypeError(f"{name} ({given}) must be a list")
     histories = list(histories or [])
     for history in histories:
         if isinstance(history, str):
             raise TypeError(f"a history ({history}) must be a list of item ids: {history.split()}")
+    given_times = [None] * len(histories) if times is None else [np.asarray(each, dtype=np.float64) for each in times]
+    if len(given_times) != len(histories):
+        raise ValueError(f"times ({len(given_times)} lists) must be as many as histories ({len(histories)})")
     names: list[Hashable] = []
     item_ids: list[np.ndarray] = []
-    events_of: list[slice | None] = []
+    events_of: list[Events] = []
     skipped: dict[Hashable, list[str]] = {}
     for user, events in _known_users(dataset, [str(user) for user in users or []]):
         names.append(user)
         item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
         events_of.append(events)
-    for number, history in enumerate(histories):
+    for number, (history, when) in enumerate(zip(histories, given_times, strict=True)):
+        if when is not None:
+            _check_times(number, when, len(history))
         known, unknown = _known_items(dataset, number, [str(item) for item in history])
         names.append(number)
-        item_ids.append(known)
-        events_of.append(None)
+        item_ids.append(known[known > 0])
+        events_of.append(None if when is None else when[known > 0])
         if unknown:
             skipped[number] = unknown
     if not names:
@@ -116,19 +127,26 @@ def _known_users(dataset: Any, users: list[str]) -> list[tuple[str, slice]]:
 
 
 def _known_items(dataset: Any, number: int, tokens: list[str]) -> tuple[np.ndarray, list[str]]:
-    """The ids of a history's known items, and the unknown ones."""
+    """The id of each item of a history, 0 where it is unknown, and the unknown ones."""
     known = dataset.field2token_id[dataset.iid_field]
-    unknown = [token for token in tokens if token not in known or token == "[PAD]"]
-    ids = [known[token] for token in tokens if token not in unknown]
-    if not ids:
+    ids = [0 if token == "[PAD]" else known.get(token, 0) for token in tokens]
+    unknown = [token for token, number_of in zip(tokens, ids, strict=True) if not number_of]
+    if not any(ids):
         what = f"none of {', '.join(tokens)} is" if tokens else "it is empty"
         raise ValueError(f"history {number} must hold items of {dataset.dataset_name}: {what}")
     return np.array(ids, dtype=np.int64), unknown
 
 
+def _check_times(number: int, when: np.ndarray, n_items: int) -> None:
+    if when.shape != (n_items,):
+        raise ValueError(f"times of history {number} ({when.size}) must be as many as its items ({n_items})")
+    if not np.isfinite(when).all() or (np.diff(when) < 0).any():
+        raise ValueError(f"times of history {number} must be Unix seconds, the oldest first")
+
+
 @torch.no_grad()
 def _ranked(
-    loaded: Loaded, name: Hashable, ids: np.ndarray, events: slice | None, k: int
+    loaded: Loaded, name: Hashable, ids: np.ndarray, events: Events, k: int
 ) -> tuple[pd.DataFrame, float | None]:
     config, model, dataset = loaded.config, loaded.model, loaded.dataset
     if not config["carry_state"]:
@@ -155,15 +173,22 @@ def _ranked(
     return pd.concat(frames, ignore_index=True), gate
 
 
-def _inputs(loaded: Loaded, name: Hashable, events: slice | None, steps: int) -> dict[str, Tensor]:
+def _inputs(loaded: Loaded, name: Hashable, events: Events, steps: int) -> dict[str, Tensor]:
     """What the model reads of the last events of a history beside their items, each (1, steps, ...)."""
     model, dataset = loaded.model, loaded.dataset
-    if events is None:
-        if model.needs_time:
+    if not isinstance(events, slice):
+        found = {} if model.event_inputs is None else model.event_inputs.unknown(steps)
+        if not model.needs_time:
+            return found
+        if events is None:
             raise ValueError(
                 f"history {name} must come with times: short_seconds, session_gap, time_bias or time_gaps is set"
             )
-        return {} if model.event_inputs is None else model.event_inputs.unknown(steps)
+        found[model.time_field] = torch.from_numpy(events[-steps:])[None]
+        if model.event_inputs is not None and model.event_inputs.gap is not None:
+            gaps = np.diff(events, prepend=events[0] + 1).astype(np.float32)  # -1: there is none before
+            found[model.event_inputs.gap_field] = torch.from_numpy(gaps[-steps:])[None]
+        return found
     table = dataset.inter_feat.events
     last = slice(events.stop - steps, events.stop)
     fields = [] if model.event_inputs is None else model.event_inputs.reads

@@ -6,17 +6,21 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import SMALL, write_inter
 from recbole.data import data_preparation
 
 import recbole_lsti
+from recbole_lsti.cli import main
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
 from recbole_lsti.model import lsti
 from recbole_lsti.model.inputs import EventInputs, TokenSeqField, _gap_bucket
 from recbole_lsti.model.lsti import LSTI
+from recbole_lsti.recommendation import recommend_from
+from recbole_lsti.runner import Loaded, build
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\tevent:token\ttags:token_seq\tprice:float\tvec:float_seq"
 ITEM_HEADER = "item_id:token\tgenre:token\tthemes:token_seq\tyear:float\tshape:float_seq"
@@ -413,6 +417,44 @@ def test_histories_without_times_are_refused_where_gaps_are_read(shop):
     assert len(recbole_lsti.recommend(result["checkpoint_file"], users=["u3"], k=2)) == 6
     with pytest.raises(ValueError, match=r"history 0 must come with times: .* time_gaps"):
         recbole_lsti.recommend(result["checkpoint_file"], histories=[["i1"]])
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [{"time_gaps": True}, {"time_bias": True}, {"session_gap": 100.0}, {"time_gaps": True, "MAX_ITEM_LIST_LENGTH": 4}],
+    ids=str,
+)
+def test_a_history_with_its_times_gets_what_a_user_with_both_gets(shop, reads, capsys):
+    checkpoint = recbole_lsti.run("LSTI", "shop", config_dict=shop | reads | {"epochs": 1})["checkpoint_file"]
+    loaded = recbole_lsti.load(checkpoint)
+    events = loaded.dataset.inter_feat.events
+    mine = (events.columns["user_id"] == loaded.dataset.token2id("user_id", "u3")).numpy()
+    items = loaded.dataset.id2token("item_id", events.columns["item_id"].numpy()[mine]).tolist()
+    times = events.time[mine].tolist()
+    by_user = recbole_lsti.recommend(checkpoint, users=["u3"], k=3).drop(columns="user")
+    given = recbole_lsti.recommend(checkpoint, histories=[items], k=3, times=[times]).drop(columns="user")
+    pd.testing.assert_frame_equal(given, by_user)
+    strange = recbole_lsti.recommend(checkpoint, histories=[["?", *items]], k=3, times=[[times[0], *times]])
+    pd.testing.assert_frame_equal(strange.drop(columns="user"), by_user)
+    words = ["recommend", checkpoint, "--k", "3", "--history", " ".join(items), "--times", " ".join(map(str, times))]
+    assert main(words) == 0
+    assert f"{by_user['score'].iloc[0]:.3f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([], r"times \(0 lists\) must be as many as histories \(1\)"),
+        ([[1.0]], r"times of history 0 \(1\) must be as many as its items \(2\)"),
+        ([[2.0, 1.0]], "times of history 0 must be Unix seconds, the oldest first"),
+        ([[1.0, float("nan")]], "times of history 0 must be Unix seconds, the oldest first"),
+    ],
+)
+def test_times_that_are_none_are_refused(shop, times, message):
+    config = LSTIConfig("LSTI", "shop", config_dict=shop | {"time_gaps": True})
+    dataset, loaders, model = build(config)
+    with pytest.raises(ValueError, match=message):
+        recommend_from(Loaded(config, model.eval(), dataset, *loaders), histories=[["i1", "i2"]], times=times)
 
 
 # ---- items that training has never seen --------------------------------------------------------------------------

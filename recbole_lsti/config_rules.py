@@ -92,6 +92,7 @@ MARKOV_RULES = {
 }
 # for LSTI beside them
 LSTI_RULES = {
+    "learner": _one_of("adam", "adamw", "sgd", "adagrad", "rmsprop"),  # sparse_adam moves sparse gradients alone
     "n_layers": _COUNT,
     "inner_size": _COUNT,
     "twin": Rule(
@@ -172,10 +173,6 @@ def _check_lsti(final: Mapping[str, Any]) -> None:
         _check_sparse(final)
     if final["carry_state"]:
         _check_carry(final)
-    if final["learner"] == "sparse_adam":
-        raise ValueError(
-            "learner (sparse_adam) must be adam or adamw, with sparse_gradients: LSTI has dense weights too"
-        )
     given = final.get("train_neg_sample_args")
     if final["loss_type"] == "SSM" and given is not None:
         raise ValueError(
@@ -186,7 +183,7 @@ def _check_lsti(final: Mapping[str, Any]) -> None:
             if final[key]:
                 raise ValueError(
                     f"{key} ({final[key]}) must be off where benchmark_filename gives rows with lists of items: "
-                    "there are no times of theirs"
+                    "such lists have no times"
                 )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_lsti.runner import Loaded, load
 
 LISTS = ("long", "short", "fused")
-Events = slice | np.ndarray | None  # of a history: those of the data set, the times of others, or neither
+When = slice | np.ndarray | None  # of a history: its events in the data set, the times of others, or neither
 
 
 class Recommendations(NamedTuple):
@@ -83,20 +83,19 @@ def recommend_from(
     for history in histories:
         if isinstance(history, str):
             raise TypeError(f"a history ({history}) must be a list of item ids: {history.split()}")
-    given_times = [None] * len(histories) if times is None else [np.asarray(each, dtype=np.float64) for each in times]
+    given_times = [None] * len(histories) if times is None else list(times)
     if len(given_times) != len(histories):
         raise ValueError(f"times ({len(given_times)} lists) must be as many as histories ({len(histories)})")
     names: list[Hashable] = []
     item_ids: list[np.ndarray] = []
-    events_of: list[Events] = []
+    events_of: list[When] = []
     skipped: dict[Hashable, list[str]] = {}
     for user, events in _known_users(dataset, [str(user) for user in users or []]):
         names.append(user)
         item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
         events_of.append(events)
-    for number, (history, when) in enumerate(zip(histories, given_times, strict=True)):
-        if when is not None:
-            _check_times(number, when, len(history))
+    for number, (history, each) in enumerate(zip(histories, given_times, strict=True)):
+        when = None if each is None else _times(number, each, len(history))
         known, unknown = _known_items(dataset, number, [str(item) for item in history])
         names.append(number)
         item_ids.append(known[known > 0])
@@ -130,24 +129,28 @@ def _known_items(dataset: Any, number: int, tokens: list[str]) -> tuple[np.ndarr
     """The id of each item of a history, 0 where it is unknown, and the unknown ones."""
     known = dataset.field2token_id[dataset.iid_field]
     ids = [0 if token == "[PAD]" else known.get(token, 0) for token in tokens]
-    unknown = [token for token, number_of in zip(tokens, ids, strict=True) if not number_of]
+    unknown = [token for token, item in zip(tokens, ids, strict=True) if not item]
     if not any(ids):
         what = f"none of {', '.join(tokens)} is" if tokens else "it is empty"
         raise ValueError(f"history {number} must hold items of {dataset.dataset_name}: {what}")
     return np.array(ids, dtype=np.int64), unknown
 
 
-def _check_times(number: int, when: np.ndarray, n_items: int) -> None:
-    if when.shape != (n_items,):
-        raise ValueError(f"times of history {number} ({when.size}) must be as many as its items ({n_items})")
-    if not np.isfinite(when).all() or (np.diff(when) < 0).any():
-        raise ValueError(f"times of history {number} must be Unix seconds, the oldest first")
+def _times(number: int, given: Sequence[float], n_items: int) -> np.ndarray:
+    """The times of a history, checked, (n_items,) float64."""
+    try:
+        when = np.asarray(given, dtype=np.float64)
+    except (ValueError, TypeError):
+        when = np.array(np.nan)
+    if when.ndim != 1 or not np.isfinite(when).all() or (np.diff(when) < 0).any():
+        raise ValueError(f"times of history {number} ({given}) must be a list of Unix seconds, the oldest first")
+    if len(when) != n_items:
+        raise ValueError(f"times of history {number} ({len(when)}) must be as many as its items ({n_items})")
+    return when
 
 
 @torch.no_grad()
-def _ranked(
-    loaded: Loaded, name: Hashable, ids: np.ndarray, events: Events, k: int
-) -> tuple[pd.DataFrame, float | None]:
+def _ranked(loaded: Loaded, name: Hashable, ids: np.ndarray, events: When, k: int) -> tuple[pd.DataFrame, float | None]:
     config, model, dataset = loaded.config, loaded.model, loaded.dataset
     if not config["carry_state"]:
         ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
@@ -173,7 +176,7 @@ def _ranked(
     return pd.concat(frames, ignore_index=True), gate
 
 
-def _inputs(loaded: Loaded, name: Hashable, events: Events, steps: int) -> dict[str, Tensor]:
+def _inputs(loaded: Loaded, name: Hashable, events: When, steps: int) -> dict[str, Tensor]:
     """What the model reads of the last events of a history beside their items, each (1, steps, ...)."""
     model, dataset = loaded.model, loaded.dataset
     if not isinstance(events, slice):

@@ -91,10 +91,12 @@ class PortableTrainer(Trainer):
             except _OutOfTimeError:
                 self.logger.info(f"train_seconds_limit reached after {self._elapsed()} s and {len(self.curve)} epochs")
                 result = self.best_valid_score, self.best_valid_result
-        if self.best_epoch < 0 or not valid_data:  # nothing was validated: the last epoch stands
+        validates = valid_data and self.eval_step > 0
+        if not validates or not math.isfinite(self.best_valid_score):  # nothing was validated: the last epoch stands
             self.best_epoch = self.start_epoch + len(self.curve) - 1
             self._best_state = None
-            if saved and valid_data and self.eval_step > 0 and self.curve:  # RecBole saves with a validation only
+            pretrained = getattr(self.model, "train_stage", "") == "pretrain"  # which saves at its own steps
+            if saved and validates and self.curve and not pretrained:  # RecBole saves with a validation only
                 self._save_checkpoint(self.best_epoch, verbose=False)
         if self._best_state is None and (not saved or not self.config["single_spec"]):
             self._best_state = self.model.state_dict()
@@ -277,19 +279,28 @@ class PortableTrainer(Trainer):
         return interaction, scores, row, item
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        """As RecBole's; a history that it repeats for each of the sampled items is read once by a model that can."""
+        """As RecBole's, whose loader repeats a user's m histories for each sampled item: h1..hm, h1..hm, and so on.
+
+        A model that can score by ranges reads each of them once.
+        """
         interaction, row, target_row, target = batched_data
-        model = self.model
-        if self.config["eval_type"] != EvaluatorType.RANKING or not hasattr(model, "encode"):
+        model, n_items = self.model, self.tot_item_num
+        if self.config["eval_type"] != EvaluatorType.RANKING or not hasattr(model, "score_range"):
             return super()._neg_sample_batch_eval(batched_data)
-        given = interaction.to(self.device)
-        keys = [given[name].view(len(given), -1) for name in (model.USER_ID, model.ITEM_SEQ_LEN, model.ITEM_SEQ)]
-        new = torch.stack([(key != key.roll(1, 0)).any(1) for key in keys]).any(0)
-        new[0] = True
-        item = given[self.config["ITEM_ID_FIELD"]]
-        found = model.score_range(model.encode(given[new]), 0, self.tot_item_num)[new.cumsum(0) - 1, item]
-        scores = found.new_full((int(target_row[-1]) + 1, self.tot_item_num), -torch.inf)
-        scores[row, item] = found
+        m = torch.bincount(target_row)
+        sizes = m * (len(interaction) // len(target_row))
+        place = torch.arange(len(interaction)) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+        of = (m.cumsum(0) - m)[row] + place % m[row]  # each row's history
+        item = interaction[self.config["ITEM_ID_FIELD"]]
+        histories = interaction[place < m[row]].to(self.device)
+        value = torch.empty(len(item), device=self.device)
+        size = max(1, min(self.test_batch_size, CHUNK_SCORES // n_items))
+        for start in range(0, len(histories), size):
+            here = (of >= start) & (of < start + size)
+            found = model.score_range(model.encode(histories[start : start + size]), 0, n_items)
+            value[here] = found[of[here] - start, item[here]].float()
+        scores = torch.full((len(m), n_items), -torch.inf, device=self.device)
+        scores[row, item] = value  # of an item that two targets of a user ask for, the last one, as in RecBole
         return interaction, scores, target_row, target
 
     def load_best(self, model_file: str | Path | None = None) -> None:

@@ -113,7 +113,7 @@ def test_settings_are_literals_and_never_evaluated(text, value):
             ValueError,
             r"time_gaps \(True\) must be off where benchmark_filename gives rows with lists",
         ),
-        ({"learner": "sparse_adam"}, ValueError, r"learner \(sparse_adam\) must be adam or adamw"),
+        ({"learner": "sparse_adam"}, ValueError, r"learner \(sparse_adam\) must be one of adam, adamw"),
         (
             {"valid_metric": "NDCG@7"},
             ValueError,

@@ -446,8 +446,10 @@ def test_a_history_with_its_times_gets_what_a_user_with_both_gets(shop, reads, c
     [
         ([], r"times \(0 lists\) must be as many as histories \(1\)"),
         ([[1.0]], r"times of history 0 \(1\) must be as many as its items \(2\)"),
-        ([[2.0, 1.0]], "times of history 0 must be Unix seconds, the oldest first"),
-        ([[1.0, float("nan")]], "times of history 0 must be Unix seconds, the oldest first"),
+        ([[2.0, 1.0]], r"times of history 0 \(\[2.0, 1.0\]\) must be a list of Unix seconds, the oldest first"),
+        ([[1.0, float("nan")]], "times of history 0 .* must be a list of Unix seconds"),
+        (["1 2"], r"times of history 0 \(1 2\) must be a list of Unix seconds"),
+        ([5.0], r"times of history 0 \(5.0\) must be a list of Unix seconds"),
     ],
 )
 def test_times_that_are_none_are_refused(shop, times, message):

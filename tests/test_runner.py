@@ -129,14 +129,28 @@ def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, s
 
 
 def test_a_run_that_ends_before_its_first_validation_tests_its_last_epoch(tiny, workplace, small):
-    result = recbole_lsti.run(
-        "LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1, "eval_step": 2}
-    )
-    assert (result["epochs_run"], result["best_epoch"]) == (1, 1)
+    settings = {**small, "data_path": str(tiny), "epochs": 3, "eval_step": 2, "train_seconds_limit": 1e-6}
+    result = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
+    assert (result["epochs_run"], result["best_epoch"], result["best_valid_result"]) == (1, 1, None)
     loaded = recbole_lsti.load(result["checkpoint_file"])
     trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
     found = trainer.evaluate(loaded.test_data, load_best_model=False)
     assert {key: float(value) for key, value in found.items()} == result["test_result"]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_resumed_training_without_validations_keeps_its_last_epoch(tiny, workplace, small, saved):
+    settings = {**small, "data_path": str(tiny), "epochs": 2, "eval_step": 0}
+    first, model = make_trainer(settings)
+    run_epochs(first, model, until=1, path=Path("half.pth"))
+    second, model = make_trainer(settings)
+    second.resume_checkpoint("half.pth", second._train_data)
+    second.fit(second._train_data, build(second.config)[1][1], saved=saved)
+    last = {name: value.clone() for name, value in model.state_dict().items()}
+    second.load_best()
+    assert second.best_epoch == 1
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, last[name], msg=name)
 
 
 def test_a_resumed_training_that_finds_nothing_better_tests_what_it_went_on_from(tiny, workplace, small):
@@ -437,24 +451,30 @@ def test_sampled_evaluation_has_no_unseen_ranking(tiny, workplace, small, mode):
     assert (result["test_result_unseen"] is None) == (mode != "full")
 
 
-@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"TS": [0.6, 0.2, 0.2]}], ids=str)
-def test_a_history_is_read_once_for_all_its_sampled_items(tiny, workplace, small, split, monkeypatch):
-    args = {"split": split, "mode": "uni9", "order": "TO", "group_by": "user" if "LS" in split else None}
-    config = LSTIConfig("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "eval_args": args})
+@pytest.mark.parametrize("more", [{}, {"time_gaps": True, "MAX_ITEM_LIST_LENGTH": 2, "eval_batch_size": 3}], ids=str)
+@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"RS": [0.4, 0.3, 0.3]}], ids=str)
+def test_a_history_is_read_once_for_all_its_sampled_items(workplace, small, split, more, monkeypatch):
+    rows = [(user, f"i{n // 5}", 100 + n + n * n) for user in ("a", "b", "c") for n in range(15)]  # items come again
+    write_inter(workplace, "again", [*rows, *((user, item, time) for user, item, time in random_rows(8, 20))])
+    args = {"split": split, "mode": "uni9", "order": "TO", "group_by": "user"}
+    given = {**small, **more, "data_path": str(workplace), "eval_args": args}
+    config = LSTIConfig("LSTI", "again", config_dict=given)
     _, (_, _, test_data), model = build(config)
+    if model.event_inputs is not None:
+        torch.nn.init.normal_(model.event_inputs.gap.weight)
     trainer, read = LSTITrainer(config, model.eval()), []
     trainer.tot_item_num = test_data._dataset.item_num
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda interaction: read.append(len(interaction)) or encode(interaction))
-    rows = 0
-    for batch in test_data:
-        ours = trainer._neg_sample_batch_eval(batch)
-        theirs = Trainer._neg_sample_batch_eval(trainer, batch)
-        torch.testing.assert_close(ours[1:], theirs[1:], atol=1e-5, rtol=1e-5)
-        rows += len(batch[0])
-    assert sum(read) <= rows
-    if "LS" in split:
-        assert sum(read) == len(test_data.dataset) == rows // 10
+    asked = 0
+    with torch.no_grad():
+        for batch in test_data:
+            ours = trainer._neg_sample_batch_eval(batch)
+            theirs = Trainer._neg_sample_batch_eval(trainer, batch)
+            torch.testing.assert_close(ours[1:], theirs[1:], atol=1e-5, rtol=1e-5)
+            asked += len(batch[0])
+    assert max(read) <= config["eval_batch_size"]
+    assert sum(read) == asked // 10
 
 
 def test_pieces_work_one_by_one(tiny, workplace, small):

@@ -362,6 +362,10 @@ def _controls(wanted: Any, models: tuple[Variant, ...]) -> tuple[Variant, ...]:
             raise TypeError(f"controls ({wanted}) must be true, false, or a list of names and {{name: {{seeds: N}}}}")
     there = [(variant.model, dict(variant.settings)) for variant in models]
     controls = [_control(row) for row in rows]
+    names = [control.name for control in controls]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"controls: {name} must stand there once")
     return tuple(control for control in controls if (control.model, dict(control.settings)) not in there)
 
 

@@ -23,10 +23,10 @@ def assign_parts(con: duckdb.DuckDBPyConnection, table: Table, split: Split) -> 
     """
     user, item = (ident(name) for name in table.keys)
     if split.layout == "sequences":
-        parted = con.execute(f"SELECT {item} FROM inter WHERE regexp_matches({item}, '\\s') LIMIT 1").fetchone()
-        if parted is not None:
+        blank = con.execute(f"SELECT {item} FROM inter WHERE regexp_matches({item}, '\\s') LIMIT 1").fetchone()
+        if blank is not None:
             raise AtomicFileError(
-                f"{table.keys[1]} ({parted[0]}) must have no blanks where items stand in lists (--split): RecBole "
+                f"{table.keys[1]} ({blank[0]}) must have no blanks where items stand in lists (--split): RecBole "
                 "would read several items; --split-layout rows makes no lists"
             )
     train, valid, _ = split.ratios

@@ -141,6 +141,7 @@ BAD = [
     ({"settings": [1]}, r"settings \(\[1\]\) must be a dict"),
     ({"controls": [{"LSTI-long": {"n_layers": 1}}]}, r"controls: \{.*\} must be a name or \{name: \{seeds: N\}\}"),
     ({"controls": [{"LSTI-long": {"seeds": 0}}]}, r"controls: seeds \(0\) of LSTI-long must be how many"),
+    ({"controls": ["Markov", {"Markov": {"seeds": 1}}]}, "controls: Markov must stand there once"),
     ({"controls": [3]}, r"controls: 3 must be a name or"),
     ({"controls": 3}, r"controls \(3\) must be true, false, or a list"),
     ({"controls": ["Markow"]}, r"controls \(Markow\) must be of .*did you mean Markov\?"),

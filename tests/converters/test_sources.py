@@ -265,7 +265,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {
             ".inter": "user_id:token\titem_id:token\ttimestamp:float\tartist_id:token\n"
             "user_000001\tdc39\t1241445250\ta7f7\n"
-            'user_000001\t"Deep Dish - Fuck Me Im Famous ""live"""\t1241478537\tf1b1\n',
+            'user_000001\t"Deep_Dish_-_Fuck_Me_Im_Famous_""live"""\t1241478537\tf1b1\n',
             ".user": "user_id:token\tgender:token\tage:float\tcountry:token\nuser_000001\tm\t\tJapan\n",
         },
     ),

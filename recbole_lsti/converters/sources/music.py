@@ -12,8 +12,13 @@ LASTFM_1K = Table(
     "inter",
     (
         user("user"),
-        # A track without an identifier is known by its artist and its name.
-        sql("item_id", "token", 'coalesce(nullif("track_id", \'\'), "artist" || \' - \' || "track")', required=True),
+        # A track without an identifier is known by its artist and its name, in one word: it must stand in lists.
+        sql(
+            "item_id",
+            "token",
+            'coalesce(nullif("track_id", \'\'), one_token("artist" || \' - \' || "track"))',
+            required=True,
+        ),
         sql("artist_id", "token", 'coalesce(nullif("artist_id", \'\'), "artist")'),
     ),
     TimeSpec(("time",), "iso"),

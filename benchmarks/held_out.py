@@ -101,7 +101,7 @@ class HeldOut:
             interests = model(item_seq, batch, items)
             for cut in torch.arange(len(row)).split(CHUNK):
                 r, t = row[cut], step[cut]
-                scores = model._score_all(interests.at(r, t).user, item_seq, r, t, items)
+                scores = model.score_all(interests.at(r, t).user, item_seq, r, t, items)
                 found.append(_ndcg(scores, targets[r, t], item_seq[r], t))
                 events.append(torch.from_numpy(windows[rows, 0])[r] + t)
         order = torch.cat(events).argsort()

@@ -187,8 +187,12 @@ class LSTI(SequentialRecommender):
         """Return the score of every item for each row, (B, N)."""
         items = self.items()
         interests, item_seq, row, step = self._at_the_end(interaction, items)
-        scores = torch.addmm(items.bias, interests.user, items.vectors.T)
-        return scores if self.repeat is None else self.repeat.add_to(scores, interests.user, item_seq, row, step)
+        return self.score_all(interests.user, item_seq, row, step, items)
+
+    def score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
+        """Return the score of every item for T user vectors, (T, N), each at a step of a row of item_seq, (T,) int64."""
+        scores = torch.addmm(items.bias, user, items.vectors.T)
+        return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 
     def encode(self, interaction: Any) -> Encoded:
         """Read the histories of a batch, for `score_range`."""

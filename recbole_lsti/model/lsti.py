@@ -190,7 +190,7 @@ class LSTI(SequentialRecommender):
         return self.score_all(interests.user, item_seq, row, step, items)
 
     def score_all(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, items: Items) -> Tensor:
-        """Return the score of every item for T user vectors, (T, N), each at a step of a row of item_seq, (T,) int64."""
+        """Return the score of every item for T user vectors, (T, N), each at a step of a row of item_seq, (T,)."""
         scores = torch.addmm(items.bias, user, items.vectors.T)
         return scores if self.repeat is None else self.repeat.add_to(scores, user, item_seq, row, step)
 

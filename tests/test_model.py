@@ -60,7 +60,7 @@ def test_one_pass_scores_every_step_as_its_prefix_alone(settings):
     time = times_of(item_seq)
     row, step = torch.ones(3, 13).nonzero(as_tuple=True)
     whole = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
-    scores = model._score_all(whole, item_seq, row, step, model.items())
+    scores = model.score_all(whole, item_seq, row, step, model.items())
     for r, t in zip(row.tolist(), step.tolist(), strict=True):
         prefix = batch_of(item_seq[r : r + 1, : t + 1], exact_timestamp_list=time[r : r + 1, : t + 1])
         torch.testing.assert_close(model.full_sort_predict(prefix)[0], scores[r * 13 + t], atol=1e-5, rtol=1e-5)

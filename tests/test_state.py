@@ -38,7 +38,7 @@ def test_each_step_gives_what_the_history_up_to_there_gives(settings):
     time = times_of(item_seq)
     row, step = torch.ones(3, L).nonzero(as_tuple=True)
     user = model.forward(item_seq, {"exact_timestamp_list": time}).at(row, step).user
-    scores = model._score_all(user, item_seq, row, step, model.items()).view(3, L, -1)
+    scores = model.score_all(user, item_seq, row, step, model.items()).view(3, L, -1)
     state = model.init_state(3)
     for t in range(L):
         state = model.step(state, item_seq[:, t], time[:, t])

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
 from recbole_lsti.evaluation.chunks import CHUNK_SCORES, Scores
-from recbole_lsti.evaluation.collector import RankingCollector
+from recbole_lsti.evaluation.collector import RankingCollector, target_places
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
 from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_share
@@ -287,12 +287,11 @@ class PortableTrainer(Trainer):
         model, n_items = self.model, self.tot_item_num
         if self.config["eval_type"] != EvaluatorType.RANKING or not hasattr(model, "score_range"):
             return super()._neg_sample_batch_eval(batched_data)
+        where = target_places(target_row, len(interaction))  # the first time that each history stands there
         m = torch.bincount(target_row)
-        sizes = m * (len(interaction) // len(target_row))
-        place = torch.arange(len(interaction)) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-        of = (m.cumsum(0) - m)[row] + place % m[row]  # each row's history
-        item = interaction[self.config["ITEM_ID_FIELD"]]
-        histories = interaction[place < m[row]].to(self.device)
+        first = m.cumsum(0) - m  # of each user's histories
+        of = first[row] + (torch.arange(len(row)) - where[first][row]) % m[row]  # each row's history
+        item, histories = interaction[self.config["ITEM_ID_FIELD"]], interaction[where].to(self.device)
         value = torch.empty(len(item), device=self.device)
         size = max(1, min(self.test_batch_size, CHUNK_SCORES // n_items))
         for start in range(0, len(histories), size):

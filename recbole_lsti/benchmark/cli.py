@@ -17,6 +17,7 @@ EXAMPLE = """examples:
   %(prog)s --models LSTI,SASRec,GRU4Rec --datasets ml-100k --seeds 3 --epochs 50 --output DIR
   %(prog)s quick --dry-run          every effective config, and what it is estimated to cost
   %(prog)s --resume --output DIR    goes on with what is there
+  %(prog)s --resume --output DIR --seeds 5    the same with more seeds
 
 docs/benchmark.md tells what a plan may say and what the results folder holds. Exits 1 if a cell failed or --expect is
 missed."""

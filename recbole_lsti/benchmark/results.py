@@ -24,6 +24,8 @@ NAMES = ("cell", "variant", "dataset", "split")  # text in every line
 RESULTS, BROKEN, FINGERPRINT = "results.jsonl", "results.broken.jsonl", "fingerprint.json"
 VERSIONS = ("recbole_lsti", "recbole", "torch")  # of packages that decide what a training comes to
 ARRAYS = ("users", "targets", "raw", "unseen")
+# keys of a plan that say which cells there are, or what the fingerprint's settings hold cell by cell
+GROW = ("models", "controls", "datasets", "seeds", "split", "model_settings")
 
 
 class Results(NamedTuple):
@@ -200,10 +202,11 @@ def open_folder(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Make a results folder, or go on with one.
 
-    Another plan, other data and a setting of another value, in a kind of cell that has results, are refused: the board
-    would show unlike things as one. Other versions of packages and settings that one of them does not have are noted:
-    most change no result, and whoever has a board of days should decide. A line that was not written to its end comes
-    from its cell's own result.json, where that is whole.
+    The plan may have more cells than before. It is refused where a cell that has results is not in it, where all cells
+    have another condition or other data, and where a setting has another value in a kind of cell that has results: the
+    board would hide what was found, or show unlike things as one. Other versions of packages and settings that one of
+    them does not have are noted: most change no result, and whoever has a board of days should decide. A line that was
+    not written to its end comes from its cell's own result.json, where that is whole.
 
     Args:
         folder: the folder.
@@ -274,13 +277,14 @@ def _read_fingerprint(there: Path) -> dict[str, Any]:
 
 def _held_against(folder: Path, before: dict[str, Any], now: dict[str, Any], cells: Iterable[Cell]) -> list[str]:
     """Refuse what may not have changed since the folder's fingerprint was written; return what must be told."""
-    same, notes = "plan and data", list[str]()
-    changed = [text for part in ("plan", "data") for text in differences(before.get(part), now[part], part)]
+    cells, same, notes = list(cells), "plan and data", list[str]()
+    lines = read_results(folder).lines if (folder / RESULTS).is_file() else {}
+    ended = {name for name, line in lines.items() if line["status"] == "ok"}
+    changed = [*_condition_changes(before, now)]
+    if gone := sorted(ended - {cell.id for cell in cells}):
+        changed.append(f"{_some(gone)} had results, {'is' if len(gone) == 1 else 'are'} not in the plan")
     if not changed:
-        lines = read_results(folder).lines if (folder / RESULTS).is_file() else {}
-        done = {
-            cell.kind for cell in cells if lines.get(cell.id, {}).get("status") == "ok" or _is_searched(folder, cell)
-        }
+        done = {cell.kind for cell in cells if cell.id in ended or _is_searched(folder, cell)}
         same = "settings as its results"
         changed, notes = _setting_changes(before.get("settings", {}), now["settings"], done)
     if changed:
@@ -289,6 +293,15 @@ def _held_against(folder: Path, before: dict[str, Any], now: dict[str, Any], cel
         if (old := before.get("versions", {}).get(name)) != version:
             notes.append(f"{name} was {old or 'of an unknown version'}, is {version}")
     return notes
+
+
+def _condition_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two fingerprints in the conditions of all cells and in the data that both have."""
+    old, new = ({k: v for k, v in each.get("plan", {}).items() if k not in GROW} for each in (before, now))
+    yield from differences(old, new, "plan")
+    old, new = (each.get("data", {}) for each in (before, now))
+    for dataset in old.keys() & new.keys():
+        yield from differences(old[dataset], new[dataset], f"data.{dataset}")
 
 
 def _is_searched(folder: Path, cell: Cell) -> bool:

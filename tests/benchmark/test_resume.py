@@ -100,6 +100,9 @@ def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place, in_proce
 # ---- after a change --------------------------------------------------------------------------------------------------
 
 
+RESUME = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
+
+
 @pytest.fixture
 def done(place, in_process, capsys) -> Path:
     write_plan(["Markov"], settings={"MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False})
@@ -130,6 +133,46 @@ def test_a_changed_plan_or_data_set_is_told(done, capsys):
     assert (done / "results.jsonl").read_bytes() == before
 
 
+def test_a_plan_may_grow(done, capsys):
+    before = read_results(done).lines
+    settings = {"MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False}
+    short = {"Markov-short": {"model": "Markov", "MAX_ITEM_LIST_LENGTH": 5}}
+    write_inter(Path("dataset"), "more", random_rows(n_users=20, shortest=5, longest=15, seed=3))
+    grown = {"datasets": ["tiny", "more"], "seeds": 2, "split": ["loo", "time"]}
+    write_plan([short, "Markov"], settings=settings, controls=["Popularity"], **grown)
+    assert main(RESUME) == 0
+    error = capsys.readouterr().err
+    assert "[2/24] Markov-short-tiny-loo-2020" in error
+    assert "goes on although" not in error
+    lines = read_results(done).lines
+    assert len(lines) == 24
+    assert {name: lines[name] for name in before} == before, "what is done stays"
+    assert "Markov-short" in (done / "report.md").read_text(encoding="utf-8")
+
+
+def test_flags_may_grow_the_plan_of_a_folder(done, capsys):
+    assert main(["benchmark", "--output", "out", "--resume", "--seeds", "2"]) == 0
+    assert capsys.readouterr().err.startswith("[2/2] Markov-tiny-loo-2021")
+
+
+def test_a_plan_may_not_lose_what_has_results(done, capsys):
+    settings = {"MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False}
+    write_plan(["Popularity"], settings=settings)
+    assert main(RESUME) == 2
+    error = capsys.readouterr().err
+    assert "same plan and data: Markov-tiny-loo-2020 had results, is not in the plan; give another --output" in error
+    write_plan(["Popularity", {"Markov": {"model": "Markov", "markov_order": 9}}], settings=settings)
+    assert main(RESUME) == 2, "another variant of the same name"
+    assert "is 9 in Markov-tiny-loo; give another --output" in capsys.readouterr().err
+    write_plan(["Popularity", "Markov"], settings=settings, model_settings={"Markov": {"markov_order": 9}})
+    assert main(RESUME) == 2
+    assert "is 9 in Markov-tiny-loo; give another --output" in capsys.readouterr().err
+    (done / "results.jsonl").write_text("", encoding="utf-8")
+    write_plan(["Popularity"], settings=settings)
+    assert main(RESUME) == 0, "what has none may go"
+    assert list(read_results(done).lines) == ["Popularity-tiny-loo-2020"]
+
+
 @pytest.fixture
 def defaults(done, tmp_path, monkeypatch) -> Any:
     """Changes the defaults behind a folder with results: a function of a file in properties/ and its new last line."""
@@ -144,9 +187,6 @@ def defaults(done, tmp_path, monkeypatch) -> Any:
 
     yield change
     known_settings.cache_clear()
-
-
-RESUME = ["benchmark", "plan.yaml", "--output", "out", "--resume"]
 
 
 def test_a_changed_default_is_refused_where_there_are_results(done, defaults, capsys):

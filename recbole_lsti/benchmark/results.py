@@ -300,7 +300,7 @@ def _condition_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
     old, new = ({k: v for k, v in each.get("plan", {}).items() if k not in GROW} for each in (before, now))
     yield from differences(old, new, "plan")
     old, new = (each.get("data", {}) for each in (before, now))
-    for dataset in old.keys() & new.keys():
+    for dataset in sorted(old.keys() & new.keys()):
         yield from differences(old[dataset], new[dataset], f"data.{dataset}")
 
 

@@ -14,7 +14,7 @@ from recbole_lsti.benchmark.cli import EXAMPLE as BENCHMARK_EXAMPLE
 from recbole_lsti.benchmark.cli import add_flags as add_benchmark_flags
 from recbole_lsti.benchmark.compare_cli import EXAMPLE as COMPARE_EXAMPLE
 from recbole_lsti.benchmark.compare_cli import add_flags as add_compare_flags
-from recbole_lsti.errors import Parser
+from recbole_lsti.errors import Parser, lacking
 from recbole_lsti.tune import cli as tune_cli
 
 TRAIN_EXAMPLE = """example:
@@ -198,7 +198,7 @@ def convert(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("duckdb", "pyarrow"):
             raise
-        print(f"recbole-lsti: convert needs {error.name}: pip install 'recbole-lsti[convert]'", file=sys.stderr)
+        print(f"recbole-lsti: {lacking('convert', str(error.name), 'convert')}", file=sys.stderr)
         return 2
     return converters(list(arguments))
 

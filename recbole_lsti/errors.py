@@ -60,7 +60,12 @@ def require(work: str, package: str, extra: str) -> None:
         ImportError: the package is not installed; names the extra.
     """
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{work} needs {package}: pip install 'recbole-lsti[{extra}]'")
+        raise ImportError(lacking(work, package, extra))
+
+
+def lacking(work: str, package: str, extra: str) -> str:
+    """Return what to say where a package of an extra is missing."""
+    return f"{work} needs {package}, from the extra {extra}: in the clone, pip install -e '.[{extra}]'"
 
 
 class Parser(argparse.ArgumentParser):

@@ -175,4 +175,4 @@ def test_convert_names_the_extra_it_needs(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("recbole_lsti.converters")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["convert", "x.csv"]) == 2
-    assert capsys.readouterr().err == "recbole-lsti: convert needs duckdb: pip install 'recbole-lsti[convert]'\n"
+    assert capsys.readouterr().err == "recbole-lsti: convert needs duckdb, from the extra convert: in the clone, pip install -e '.[convert]'\n"

@@ -17,6 +17,11 @@ from recbole_lsti.evaluation.significance import smaller_is_better
 
 SEED_SPREADS = 3  # a figure is expected within so many standard deviations of its seeds
 DIGITS = 5  # of expected figures
+LEGEND = (
+    "(control): a row that tells how to read the others; train s: seconds of training; s to best: until the epoch that "
+    "was tested; epochs: trained; MiB: the process's peak memory; rows/s: test rows ranked a second; ms a user: to rank "
+    "all items for one.\n"
+)
 
 
 def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -30,6 +35,7 @@ def write_page(plan: Plan, rows: Sequence[Mapping[str, Any]], folder: Path) -> N
     parts = [
         f"# {', '.join(plan.datasets)}: {len(plan.variants)} models compared\n",
         (folder / "table.md").read_text(encoding="utf-8"),
+        LEGEND,
         "![the metric against seconds of training](comparison.png)\n" if (folder / "comparison.png").exists() else "",
         *_tests(plan, folder),
         *_place(folder),

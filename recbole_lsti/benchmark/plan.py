@@ -198,12 +198,12 @@ class Plan:
         )
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
+        config = LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name too
         if self.epochs is not None and variant.model not in TRAINING_FREE:
             for key in {"epochs", "pretrain_epochs"} & known:
-                _at_most(settings, key, self.epochs)
+                settings[key] = _at_most(config[key], self.epochs)
         if self.minutes is not None:
-            _at_most(settings, "train_seconds_limit", 60 * self.minutes)
-        LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name included
+            settings["train_seconds_limit"] = _at_most(config["train_seconds_limit"], 60 * self.minutes)
         needed = needs(variant.model, dataset, settings)
         settings = {**settings, **needed.settings}
         space = self.searched(variant)
@@ -253,11 +253,9 @@ class Plan:
             check_space(self.space, {variant.model for variant in self.variants}, self.settings, self.model_settings)
 
 
-def _at_most(settings: dict[str, Any], key: str, most: float) -> None:
-    """Keep a setting within the budget; one of the wrong type is left for the config to refuse."""
-    own = settings.get(key)
-    if own is None or (isinstance(own, int | float) and own > most):
-        settings[key] = most
+def _at_most(own: float | None, most: float) -> float:
+    """What a setting, or a model's default, comes to within the budget."""
+    return most if own is None else min(own, most)
 
 
 def from_dict(content: Mapping[str, Any]) -> Plan:

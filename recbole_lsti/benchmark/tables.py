@@ -204,7 +204,7 @@ def remarks(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
             and (value > own if smaller else value < own)
         ]
         if beaten:
-            lines.append(f"{control['variant']}, which trains nothing, is better than {', '.join(beaten)}.\n")
+            lines.append(f"By the mean, {control['variant']}, which trains nothing, is ahead of {', '.join(beaten)}.\n")
     return lines
 
 

@@ -96,6 +96,11 @@ def test_no_setting_exceeds_the_budget(plan_of):
     assert [cell.settings["train_seconds_limit"] for cell in cells] == [60, 60, 60]
 
 
+def test_a_larger_budget_than_a_model_s_own_epochs_leaves_them(plan_of):
+    (cell,) = plan_of(["LSTI"], budget={"epochs": 50}).cells()
+    assert cell.settings["epochs"] == LSTIConfig("LSTI", "tiny")["epochs"] < 50
+
+
 def test_training_free_controls_need_no_epochs(plan_of):
     cells = {
         cell.variant: cell for cell in plan_of(["LSTI"], controls=True, budget={"epochs": 7, "minutes": 2}).cells()

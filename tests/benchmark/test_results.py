@@ -155,7 +155,7 @@ def test_the_board_has_means_intervals_and_an_order(plan_of, tmp_path):
     board = (tmp_path / "table.md").read_text(encoding="utf-8")
     order = [line.split("|")[1].strip() for line in board.splitlines() if line.startswith("| ")][1:]
     assert order == ["LSTI", "Markov (control)", "GRU4Rec"]
-    assert "Markov, which trains nothing, is better than GRU4Rec.\n" in board
+    assert "By the mean, Markov, which trains nothing, is ahead of GRU4Rec.\n" in board
     assert "0.4500 ± 0.0707 [" in board
     assert "kWh" not in board, "a cost that was never measured has no column"
     tex = (tmp_path / "table.tex").read_text(encoding="utf-8")

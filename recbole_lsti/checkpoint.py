@@ -41,8 +41,8 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
         raise
 
 
-def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint that `write` has written; of a folder, its checkpoint.pth.
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that `write` has written, to the CPU; of a folder, its checkpoint.pth.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -53,7 +53,7 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint ({path}) must exist")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors for foreign files
         raise ValueError(f"checkpoint ({path}) must be a whole file written by recbole_lsti") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -89,10 +89,10 @@ def other_state(model: Any) -> dict[str, Any]:
     return {name: plain(value, name) for name, value in others if not isinstance(value, torch.nn.Module)}
 
 
-def load_other_state(model: Any, state: dict[str, Any]) -> None:
-    """Put back what `other_state` has returned."""
+def load_other_state(model: Any, state: dict[str, Any], device: torch.device) -> None:
+    """Put back what `other_state` has returned, tensors on the model's device."""
     for name, value in state.items():
-        setattr(model, name, value)
+        setattr(model, name, value.to(device) if isinstance(value, torch.Tensor) else value)
 
 
 def token_maps(dataset: Any) -> dict[str, list[str]]:

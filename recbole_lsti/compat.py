@@ -160,7 +160,7 @@ def _anomaly_detection_kept() -> Iterator[None]:
     """Leave torch's anomaly detection as it was: RecBole's sine.py turns it on, for every model of the process.
 
     It records a traceback for each operation and looks for NaN in each gradient: a debugging aid that makes every
-    training about 1.6 times slower. RecBole's own check of the loss for NaN stays.
+    training about 1.5 times slower. RecBole's own check of the loss for NaN stays.
     """
     import torch
 

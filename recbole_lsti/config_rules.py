@@ -161,7 +161,7 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
-    _check_combinations(final, many_negatives=is_lsti)
+    _check_combinations(final, is_lsti)
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
 
@@ -222,9 +222,9 @@ def _check(key: str, value: Any, rule: Rule) -> None:
         )
 
 
-def _check_combinations(final: Mapping[str, Any], many_negatives: bool) -> None:
+def _check_combinations(final: Mapping[str, Any], is_lsti: bool) -> None:
     """Refuse settings that RecBole's other loaders and loops know and that would be ignored, or do harm, here."""
-    if final.get("enable_scaler") and final.get("clip_grad_norm"):
+    if final.get("enable_scaler") and final.get("clip_grad_norm") and not is_lsti:
         raise ValueError(
             "enable_scaler (True) must be False where clip_grad_norm is set: RecBole clips scaled gradients"
         )
@@ -233,7 +233,7 @@ def _check_combinations(final: Mapping[str, Any], many_negatives: bool) -> None:
     negatives = final.get("train_neg_sample_args") or {}
     if negatives.get("dynamic"):
         raise ValueError("train_neg_sample_args: dynamic (True) must be False where train_mode is sequence")
-    if negatives.get("sample_num", 1) != 1 and not many_negatives:
+    if negatives.get("sample_num", 1) != 1 and not is_lsti:
         number = negatives["sample_num"]
         raise ValueError(f"train_neg_sample_args: sample_num ({number}) must be 1 where train_mode is sequence")
     if final.get("save_dataloaders"):

@@ -178,7 +178,7 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
                 f"trained on ({len(content['tokens'][field]) - 1} different {field}, ids in the same order)"
             )
     network.load_state_dict(content["state_dict"])
-    checkpoint.load_other_state(network, content["other_parameter"])
+    checkpoint.load_other_state(network, content["other_parameter"], config["device"])
     return Loaded(config, network.eval(), dataset, *loaders)
 
 

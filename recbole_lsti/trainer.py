@@ -15,16 +15,16 @@ from typing import Any
 import recbole.trainer
 import torch
 from recbole.trainer import Trainer
-from recbole.utils import EvaluatorType, get_trainer
+from recbole.utils import EvaluatorType, get_trainer, init_seed
 from tqdm import tqdm
 
 from recbole_lsti import checkpoint
 from recbole_lsti.config import plain_config
-from recbole_lsti.evaluation.chunks import CHUNK_SCORES, Scores
+from recbole_lsti.evaluation.chunks import Scores, chunk_scores
 from recbole_lsti.evaluation.collector import RankingCollector, target_places
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
-from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_share
+from recbole_lsti.optimisation import AveragedWeights, Clipped, LazyRows, rate_share
 
 
 class PortableTrainer(Trainer):
@@ -202,7 +202,7 @@ class PortableTrainer(Trainer):
         Raises:
             ValueError: if the checkpoint is of another model.
         """
-        content = checkpoint.read(resume_file, self.device)
+        content = checkpoint.read(resume_file)
         if content["config"]["model"] != self.config["model"]:
             raise ValueError(f"checkpoint of {content['config']['model']} must be of {self.config['model']}")
         self.saved_model_file = str(resume_file)
@@ -210,9 +210,11 @@ class PortableTrainer(Trainer):
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
         self.best_epoch, self._best_state = content["epoch"], content["state_dict"]
         self.model.load_state_dict(content["state_dict"])
-        checkpoint.load_other_state(self.model, content["other_parameter"])
+        checkpoint.load_other_state(self.model, content["other_parameter"], self.device)
         self.optimizer.load_state_dict(content["optimizer"])
         checkpoint.set_rng_state(content["rng"])
+        if not self.config["single_spec"] and (number := torch.distributed.get_rank()):  # those are process 0's
+            init_seed(self.config["seed"] + number + self.start_epoch, self.config["reproducibility"])
         generator = getattr(train_data, "generator", None)
         if generator is not None and content["rng"]["loader"] is not None:
             generator.set_state(content["rng"]["loader"].cpu())
@@ -271,11 +273,12 @@ class PortableTrainer(Trainer):
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         """As RecBole's; where a batch's scores are many and the model can tell them by ranges of items, as Scores."""
         interaction, history, row, item = batched_data
-        many = len(interaction) * self.tot_item_num > CHUNK_SCORES
+        many = len(interaction) * self.tot_item_num > chunk_scores(self.device)
         if not many or history is not None or not hasattr(self.model, "score_range"):
             return super()._full_sort_batch_eval(batched_data)
         encoded = self.model.encode(interaction.to(self.device))
-        scores = Scores(partial(self.model.score_range, encoded), len(interaction), self.tot_item_num)
+        width = max(1, chunk_scores(self.device) // max(1, len(interaction)))
+        scores = Scores(partial(self.model.score_range, encoded), len(interaction), self.tot_item_num, width)
         return interaction, scores, row, item
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
@@ -293,7 +296,7 @@ class PortableTrainer(Trainer):
         of = first[row] + (torch.arange(len(row)) - where[first][row]) % m[row]  # each row's history
         item, histories = interaction[self.config["ITEM_ID_FIELD"]], interaction[where].to(self.device)
         value = torch.empty(len(item), device=self.device)
-        size = max(1, min(self.test_batch_size, CHUNK_SCORES // n_items))
+        size = max(1, min(self.test_batch_size, chunk_scores(self.device) // n_items))
         for start in range(0, len(histories), size):
             here = (of >= start) & (of < start + size)
             found = model.score_range(model.encode(histories[start : start + size]), 0, n_items)
@@ -307,9 +310,9 @@ class PortableTrainer(Trainer):
         if model_file is None and self._best_state is not None:
             self.model.load_state_dict(self._best_state)
             return
-        content = checkpoint.read(model_file or self.saved_model_file, self.device)
+        content = checkpoint.read(model_file or self.saved_model_file)
         self.model.load_state_dict(content["state_dict"])
-        checkpoint.load_other_state(self.model, content["other_parameter"])
+        checkpoint.load_other_state(self.model, content["other_parameter"], self.device)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
         # every process has ranked every user, see data.loader; one flipped near-tie must not part their ways
@@ -327,16 +330,20 @@ class LSTITrainer(PortableTrainer):
 
     It falls linearly to `learning_rate_end`. The rate depends on the epoch and the place in it alone, so that a resumed
     run goes on with the same one. With `item_init: cooccurrence` the first epoch begins by counting where the items'
-    vectors start, see data.cooccurrence; that is part of the training's time. Sparse gradients are followed lazily, see
-    optimisation.LazyRows. With `ema_decay` the model holds its averaged weights whenever no epoch is running. With
-    `compile` the loss is compiled.
+    vectors start, see data.cooccurrence; that is part of the training's time. Gradients are clipped as the optimiser
+    gets them, unscaled; sparse ones are followed lazily, see optimisation.LazyRows. With `ema_decay` the model holds
+    its averaged weights whenever no epoch is running. With `compile` the loss is compiled.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
-        if model.sparse_gradients:
-            self.optimizer.register_step_pre_hook(LazyRows(config["clip_grad_norm"]))
-            self.clip_grad_norm = None
+        clip = config["clip_grad_norm"]
+        self.optimizer.register_step_pre_hook(LazyRows(clip) if model.sparse_gradients else Clipped(clip))
+        self.clip_grad_norm = None  # RecBole would clip gradients that a GradScaler has scaled
+        if self.enable_amp and self.device.type == "cuda":
+            self.enable_scaler = True  # float16 there, in which small gradients are zero
+        if not config["single_spec"]:
+            self.distributed_model.broadcast_buffers = False  # they stay, the same in every process
         decay = config["ema_decay"]
         self.averaged = None if decay is None else AveragedWeights(model, decay)
         self._compiled = torch.compile(model.calculate_loss, dynamic=True) if config["compile"] else None

@@ -154,8 +154,7 @@ def test_lsti_ranks_by_ranges_as_it_ranks_whole(tiny, small, monkeypatch, change
     ways = []
     full_sort_predict = model.full_sort_predict
     model.full_sort_predict = lambda batch: ways.append("whole") or full_sort_predict(batch)
-    monkeypatch.setattr("recbole_lsti.trainer.CHUNK_SCORES", 8)
-    monkeypatch.setattr(chunks, "CHUNK_SCORES", 40)
+    monkeypatch.setitem(chunks.CHUNK_SCORES, "cpu", 40)
     valid_by_ranges, by_ranges = evaluated()
     assert ways == []
     assert valid_by_ranges == pytest.approx(valid, abs=1e-9)

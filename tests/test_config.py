@@ -82,7 +82,6 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"metrics": [5]}, ValueError, r"metrics \(\[5\]\) must be a metric or a list of them"),
         ({"load_col": "abc"}, TypeError, r"load_col \(abc\) must be a dict of columns by file suffix"),
         ({"save_dataloaders": True}, ValueError, r"save_dataloaders \(True\) must be False"),
-        ({"enable_scaler": True}, ValueError, r"enable_scaler \(True\) must be False where clip_grad_norm is set"),
         (
             {"sparse_gradients": True},
             ValueError,
@@ -135,6 +134,13 @@ def test_recboles_models_take_one_negative_a_target_in_sequence_mode():
     with pytest.raises(ValueError, match=r"sample_num \(3\) must be 1 where train_mode is sequence"):
         LSTIConfig("SASRec", "ml-100k", config_dict=settings)
     assert config(**settings)["train_neg_sample_args"]["sample_num"] == 3
+
+
+def test_scaled_gradients_are_clipped_for_lsti_alone():
+    settings = {"enable_scaler": True, "clip_grad_norm": {"max_norm": 5.0}}
+    with pytest.raises(ValueError, match=r"enable_scaler \(True\) must be False where clip_grad_norm is set"):
+        LSTIConfig("SASRec", "ml-100k", config_dict=settings)
+    assert config(**settings)["enable_scaler"]
 
 
 def test_right_settings_beside_the_wrong_ones_pass():

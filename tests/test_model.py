@@ -11,6 +11,7 @@ from recbole.data.interaction import Interaction
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.config_rules import FUSIONS, LOSSES
 from recbole_lsti.model.branches import WindowAttention
+from recbole_lsti.model.branches import _look_up as look_up_gap
 from recbole_lsti.model.lsti import LSTI
 from recbole_lsti.model.repeat import RepeatTerm, look_up
 
@@ -187,6 +188,13 @@ def test_windowed_attention_equals_full_attention_with_a_band():
     mixed = torch.softmax(q @ k.transpose(-1, -2) / 2 + bias, -1) @ v
     expected = layer.out(mixed.transpose(1, 2).reshape(2, 11, 8))
     torch.testing.assert_close(layer(x, None, None, None), expected)
+
+
+def test_time_gaps_are_looked_up_in_one_layout_on_every_device():
+    table, gap = torch.randn(2, 32), torch.randint(32, (3, 4, 5))
+    assert torch.equal(look_up_gap(table, gap), table[:, gap])
+    elsewhere = look_up_gap(table.to("meta"), gap.to("meta"))
+    assert (elsewhere.device.type, elsewhere.shape) == ("meta", (2, 3, 4, 5))
 
 
 def sequence_batch(item_seq: torch.Tensor, time: torch.Tensor, loss_type: str) -> Interaction:

@@ -12,7 +12,7 @@ from test_runner import make_trainer, run_epochs
 import recbole_lsti
 from recbole_lsti import checkpoint
 from recbole_lsti.model.lsti import LSTI
-from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_share
+from recbole_lsti.optimisation import AveragedWeights, Clipped, LazyRows, rate_share
 
 CLIP = {"max_norm": 0.5}
 
@@ -26,22 +26,25 @@ def settings(tiny, tmp_path, monkeypatch, small) -> dict:
 
 
 def table_and_optimizer(sparse: bool, clip: dict | None = None, **adam) -> tuple:
+    """A clip is the hook's, as in LSTI's training."""
     torch.manual_seed(0)
     table = torch.nn.Embedding(9, 3, sparse=sparse)
     bias = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([*table.parameters(), bias], lr=0.1, weight_decay=0.0, **adam)
-    if sparse:
-        optimizer.register_step_pre_hook(LazyRows(clip))
+    optimizer.register_step_pre_hook(LazyRows(clip) if sparse else Clipped(clip))
     return table, bias, optimizer
 
 
-def take_step(table, bias, optimizer, rows: list[int], clip: dict | None = None) -> None:
+def take_step(table, bias, optimizer, rows: list[int], clip: dict | None = None, scaler=None) -> None:
+    """A clip is RecBole's, before the step."""
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
     optimizer.zero_grad()
     weight = torch.arange(3.0 * len(rows)).view(-1, 3)
-    ((table(torch.tensor(rows)) * bias).sin() * weight).sum().backward()
+    scaler.scale(((table(torch.tensor(rows)) * bias).sin() * weight).sum()).backward()
     if clip:
         torch.nn.utils.clip_grad_norm_([table.weight, bias], **clip)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 @pytest.mark.parametrize("clip", [None, CLIP])
@@ -53,6 +56,18 @@ def test_rows_that_all_have_gradients_move_as_adamw_moves_them(clip):
         take_step(*dense, rows, clip)
     torch.testing.assert_close(lazy[0].weight, dense[0].weight)
     torch.testing.assert_close(lazy[1], dense[1])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_scaled_gradients_are_clipped_as_they_are_without_a_scale(sparse):
+    plain = table_and_optimizer(sparse=False)
+    scaled = table_and_optimizer(sparse=sparse, clip=CLIP)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for _ in range(4):
+        take_step(*plain, list(range(9)), CLIP)
+        take_step(*scaled, list(range(9)), scaler=scaler)
+    torch.testing.assert_close(scaled[0].weight, plain[0].weight)
+    torch.testing.assert_close(scaled[1], plain[1])
 
 
 def test_rows_without_gradients_keep_their_values_and_moments():

@@ -19,8 +19,8 @@ SEED_SPREADS = 3  # a figure is expected within so many standard deviations of i
 DIGITS = 5  # of expected figures
 LEGEND = (
     "(control): a row that tells how to read the others; train s: seconds of training; s to best: until the epoch that "
-    "was tested; epochs: trained; MiB: the process's peak memory; rows/s: test rows ranked a second; ms a user: to rank "
-    "all items for one.\n"
+    "was tested; epochs: trained; MiB: the process's peak memory; rows/s: test rows ranked a second; ms a user: to "
+    "rank all items for one; kWh: drawn by processors and GPUs.\n"
 )
 
 

@@ -261,7 +261,8 @@ class PrefixTrainDataLoader(TrainDataLoader):
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
         super().__init__(config, dataset, sampler, shuffle=shuffle)
-        self.pin_memory = config["device"].type == "cuda"
+        copied = self.neg_sample_args["distribution"] != "none"  # with negatives behind them
+        self.pin_memory = config["device"].type == "cuda" and not copied
 
     def collate_fn(self, index: list[int]) -> Interaction:
         """Gather the rows of a batch."""

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_SCORES = 2**22  # scores computed at a time: 16 MiB, which a processor's cache about holds
+# scores computed at a time: 16 MiB, which a processor's cache about holds; on a GPU what is worth launching kernels for
+CHUNK_SCORES = {"cpu": 2**22, "cuda": 2**26}
+
+
+def chunk_scores(device: torch.device) -> int:
+    """Return how many scores are computed at a time on a device."""
+    return CHUNK_SCORES.get(device.type, CHUNK_SCORES["cuda"])
 
 
 class Scores:
@@ -20,14 +26,11 @@ class Scores:
     Args:
         score: returns the (B, C) scores of the items start..stop; they are the caller's to change.
         n_rows, n_items (int): B and N.
-        width (int | None): C; None: as many as CHUNK_SCORES allows.
+        width (int): C, as wide as chunk_scores allows.
     """
 
-    def __init__(
-        self, score: Callable[[int, int], Tensor], n_rows: int, n_items: int, width: int | None = None
-    ) -> None:
-        self.score, self.n_rows, self.n_items = score, n_rows, n_items
-        self.width = width or max(1, CHUNK_SCORES // max(1, n_rows))
+    def __init__(self, score: Callable[[int, int], Tensor], n_rows: int, n_items: int, width: int) -> None:
+        self.score, self.n_rows, self.n_items, self.width = score, n_rows, n_items, width
 
     @classmethod
     def whole(cls, table: Tensor) -> Scores:
@@ -99,7 +102,7 @@ def ranked(
     """Rank a batch in one pass over its scores, once for each mask; a later mask adds to the earlier ones.
 
     Ties: among equal scores that could change a list, `torch.topk` over the whole row decides, as it does in RecBole,
-    whatever the width of the ranges; such rows are scored again, as many at a time as CHUNK_SCORES allows. Ranks need
+    whatever the width of the ranges; such rows are scored again, as many at a time as chunk_scores allows. Ranks need
     the targets' scores beforehand, which is another pass.
 
     Args:
@@ -196,7 +199,7 @@ def _scores_at(scores: Scores, row: Tensor, item: Tensor) -> Tensor:
 def _settle_ties(scores: Scores, ranking: _Running, k: int, masks: Sequence[Pairs | None]) -> None:
     """Have torch.topk over whole rows decide where equal scores leave more than one list."""
     tied = (ranking.values[:, 1:] == ranking.values[:, :-1]).any(1).nonzero().squeeze(1)
-    for rows in tied.split(max(1, CHUNK_SCORES // scores.n_items)) if len(tied) else ():
+    for rows in tied.split(max(1, chunk_scores(tied.device) // scores.n_items)) if len(tied) else ():
         table = ranking.values.new_empty(len(rows), scores.n_items)
         for start, chunk in scores:
             for mask in masks:

@@ -229,7 +229,7 @@ class WindowAttention(nn.Module):
         if gap is not None:
             visible = visible if seconds is None else visible & (gap <= seconds)
             if self.time_bias is not None:
-                bias = bias + self.time_bias[:, _bucket(gap)].transpose(0, 1)
+                bias = bias + _look_up(self.time_bias, _bucket(gap)).transpose(0, 1)
         keys, values = key_values.view(B, -1, 2, A, D).permute(2, 0, 3, 1, 4)  # each (B, A, R + 1, D)
         logits = (keys @ query.view(B, A, D, 1)).squeeze(3) * D**-0.5 + bias  # (B, A, R + 1)
         weights = self.dropout(torch.softmax(logits.masked_fill(~visible[:, None], float("-inf")), dim=-1))
@@ -249,7 +249,7 @@ class WindowAttention(nn.Module):
             if seconds is not None:
                 visible = visible & (gap <= seconds)
             if self.time_bias is not None:
-                bias = bias + self.time_bias[:, _bucket(gap)].permute(1, 2, 0, 3, 4)
+                bias = bias + _look_up(self.time_bias, _bucket(gap)).permute(1, 2, 0, 3, 4)
         if session is not None:
             blocks = _blocks(session, W)
             same = blocks[..., :, None] == _with_previous(blocks[:, :, None, :, None])[:, :, 0, None, :, 0]
@@ -293,6 +293,13 @@ def _packed(state: tuple[Tensor, Tensor]) -> Tensor:
 def _bucket(gap: Tensor) -> Tensor:
     """Number of the power of two that a gap in seconds falls into."""
     return torch.log2(gap.clamp(min=0) + 1).long().clamp(max=TIME_BUCKETS - 1)
+
+
+def _look_up(table: Tensor, bucket: Tensor) -> Tensor:
+    """(A, buckets) numbers, (...) int64 -> (A, ...)."""
+    if bucket.device.type == "cpu":
+        return table[:, bucket]
+    return F.embedding(bucket, table.T).movedim(-1, 0)  # on a GPU an index adds up a bucket's gradients one by one
 
 
 def _blocks(x: Tensor, W: int) -> Tensor:

@@ -66,7 +66,7 @@ class Fusion(nn.Module):
     """Join the normalised branches into two parts that add up to the user vector.
 
     The branches are normalised before they are joined and nothing non-linear follows, so the score splits exactly:
-    `gate` g*l + (1-g)*s with g per dimension, `scalar` one g a step, `sum` l + s, `concat` V[l; s] = V_l l + V_s s.
+    `gate` w*l + (1-w)*s with w per dimension, `scalar` one w a step, `sum` l + s, `concat` V[l; s] = V_l l + V_s s.
     Where the branches are `apart`, each part lies in a half of its own: [g*l; (1-g)*s] and so on.
     """
 

@@ -96,7 +96,7 @@ class EventInputs(nn.Module):
         for name, value in fields.items():
             if name + self.list_suffix not in known:
                 raise ValueError(f"fields ({name}) must be of input_fields and of the .inter file")
-            known[name + self.list_suffix] = value
+            known[name + self.list_suffix] = value.to(device)
         if self.gap is not None and gap is not None:
             known[self.gap_field] = gap.float().masked_fill(n_events == 0, -1)
         return known

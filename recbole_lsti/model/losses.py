@@ -52,7 +52,9 @@ class _CrossEntropy(torch.autograd.Function):
         grad_items = torch.zeros_like(items) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         starts = range(0, T, rows)
-        cuts = torch.searchsorted(query, torch.tensor([*starts, T], device=query.device)).tolist()
+        cuts = [0, len(query)]
+        if rows < T:
+            cuts = torch.searchsorted(query, torch.tensor([*starts, T], device=query.device)).tolist()
         losses = []
         for start, first, last in zip(starts, cuts, cuts[1:], strict=False):
             mine = user[start : start + rows]  # (R, H)

@@ -278,6 +278,8 @@ class LSTI(SequentialRecommender):
         """
         if self.needs_time and time is None:
             raise ValueError("time (None) must be given: short_seconds, session_gap, time_bias or time_gaps is set")
+        device = state.n_events.device
+        item, time = item.to(device), None if time is None else time.to(device)
         known: dict[str, Tensor] = {}
         if self.event_inputs is not None:
             gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None

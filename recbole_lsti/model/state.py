@@ -175,10 +175,10 @@ def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: T
         row = (last >= start).nonzero().squeeze(1)
         events = model.embed(item_seq, interaction, items, (row, slice(start, start + model.piece)))
         y, end = model.long_branch.resume(events[..., model.long_half], state[row])
-        state = state.index_put((row,), end)
+        state = state.index_put((row,), end.to(state.dtype))
         at = wanted[row] - start
         which, column = ((at >= 0) & (at < y.shape[1])).nonzero(as_tuple=True)
-        found = found.index_put((row[which], column), y[which, at[which, column]])
+        found = found.index_put((row[which], column), y[which, at[which, column]].to(found.dtype))
     return found
 
 

@@ -153,6 +153,9 @@ def test_batches_are_pinned_for_a_gpu_alone(folder: Path, monkeypatch: pytest.Mo
         config = loader.config
         config.final_config_dict = {**config.final_config_dict, "device": torch.device("cuda")}
         assert loader_class(config, loader._dataset, None).pin_memory
+    many = loaders(folder, SETTINGS["prefix with negatives"])[0]
+    many.config.final_config_dict = {**many.config.final_config_dict, "device": torch.device("cuda")}
+    assert not PrefixTrainDataLoader(many.config, many._dataset, many._sampler).pin_memory, "they are copied once more"
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
     batch = Batch({"a": torch.zeros(2), "b": torch.ones(2)}).pin_memory()

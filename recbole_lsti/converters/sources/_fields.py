@@ -47,6 +47,16 @@ def renamed(table: Table, **names: str) -> tuple[Field, ...]:
     return tuple(replace(f, name=names.get(f.name, f.name)) for f in table.fields)
 
 
+def seconds(name: str, column: str) -> Field:
+    """Return a float: the Unix seconds of the date or moment in a column."""
+    return sql(name, "float", f'CAST(epoch_us(TRY_CAST("{column}" AS TIMESTAMP)) // 1000000 AS VARCHAR)')
+
+
+def day(text: str, notation: str) -> str:
+    """Return SQL of the nanoseconds at which a day begins, UTC, from SQL of its text and its strptime notation."""
+    return f"CAST(epoch_us(timezone('UTC', TRY_STRPTIME({text}, '{notation}'))) AS HUGEINT) * 1000"
+
+
 def mapped(column: str, names: dict[str, str]) -> str:
     """Return SQL that replaces codes by names and leaves other values as they are."""
     cases = " ".join(f"WHEN '{code}' THEN '{name}'" for code, name in names.items())

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from recbole_lsti.converters.plan import Format, Table, TimeSpec
 from recbole_lsti.converters.sources import DropIn, Source
-from recbole_lsti.converters.sources._fields import item, personal, sql, user
+from recbole_lsti.converters.sources._fields import day, item, personal, sql, user
 
 SEMICOLONS = Format("csv", ";", quote=False)
-DAY = "CAST(epoch_us(timezone('UTC', TRY_STRPTIME(\"eventdate\", '%Y-%m-%d'))) AS HUGEINT) * 1000"
-STAMP = TimeSpec((f'{DAY} + TRY_CAST("timeframe" AS BIGINT) * 1000000',), is_sql=True)
+TIME = day('"eventdate"', "%Y-%m-%d") + ' + TRY_CAST("timeframe" AS BIGINT) * 1000000'
+STAMP = TimeSpec((TIME,), is_sql=True)
 COLUMNS = ("eventdate", "timeframe")
 
 VIEWS = Table(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from recbole_lsti.converters.plan import Format, Table, TimeSpec
 from recbole_lsti.converters.sources import DropIn, Source
-from recbole_lsti.converters.sources._fields import item, mapped, number, sql, token, tokens, user
+from recbole_lsti.converters.sources._fields import day, item, mapped, number, sql, token, tokens, user
 
 TAOBAO = Table(
     "inter",
@@ -18,9 +18,6 @@ TAOBAO = Table(
     format=Format("csv", ",", header=False, quote=False, columns=("user", "item", "category", "behavior", "timestamp")),
 )
 
-DAY = (
-    "CAST(epoch_us(timezone('UTC', TRY_STRPTIME('2014' || lpad(\"time_stamp\", 4, '0'), '%Y%m%d'))) AS HUGEINT) * 1000"
-)
 ACTIONS = {"0": "click", "1": "cart", "2": "buy", "3": "favourite"}
 TMALL = Table(
     "inter",
@@ -33,7 +30,7 @@ TMALL = Table(
         token("brand", "brand_id?"),
     ),
     # Month and day of 2014 as one number, so that 829 is 29 August.
-    TimeSpec((DAY,), is_sql=True),
+    TimeSpec((day("'2014' || lpad(\"time_stamp\", 4, '0')", "%Y%m%d"),), is_sql=True),
     time_at=2,
     patterns=("user_log_format*.csv",),
     format=Format("csv", ","),

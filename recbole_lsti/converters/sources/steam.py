@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from recbole_lsti.converters.plan import Format, Table, TimeSpec
 from recbole_lsti.converters.sources import DropIn, Source
-from recbole_lsti.converters.sources._fields import item, number, sql, token, tokens, user
+from recbole_lsti.converters.sources._fields import item, number, seconds, sql, token, tokens, user
 
 JSON = Format("json")
 REVIEWS = Table(
@@ -25,7 +25,6 @@ REVIEWS = Table(
     patterns=("*steam_reviews.json", "*steam_new.json"),
     format=JSON,
 )
-RELEASED = 'CAST(epoch_us(TRY_CAST("release_date" AS TIMESTAMP)) // 1000000 AS VARCHAR)'
 GAMES = Table(
     "item",
     (
@@ -38,7 +37,7 @@ GAMES = Table(
         tokens("specs", "specs?"),
         sql("price", "float", 'CASE WHEN is_number("price") THEN "price" WHEN "price" ILIKE \'%free%\' THEN \'0\' END'),
         token("sentiment", "sentiment?"),
-        sql("timestamp", "float", RELEASED),
+        seconds("timestamp", "release_date"),
     ),
     patterns=("*steam_games.json",),
     format=JSON,
@@ -66,7 +65,7 @@ GAME_FIELDS = (
     number("metascore", "metascore?"),
     *(field for field in GAMES.fields if field.name in ("price",)),
     token("publisher", "publisher?"),
-    sql("timestamp", "float", RELEASED),
+    seconds("timestamp", "release_date"),
     token("sentiment", "sentiment?"),
     tokens("specs", "specs?"),
     tokens("tags", "tags?"),

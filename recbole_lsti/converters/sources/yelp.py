@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from recbole_lsti.converters.plan import Format, Table, TimeSpec
 from recbole_lsti.converters.sources import DropIn, Source
-from recbole_lsti.converters.sources._fields import item, number, personal, sql, token, tokens, user
+from recbole_lsti.converters.sources._fields import item, number, personal, seconds, token, tokens, user
 
 JSON = Format("json")
 REVIEWS = Table(
@@ -50,7 +50,7 @@ USERS = Table(
         user("user_id"),
         personal("user_name", "name?"),
         number("user_review_count", "review_count?"),
-        sql("yelping_since", "float", 'CAST(epoch_us(TRY_CAST("yelping_since" AS TIMESTAMP)) // 1000000 AS VARCHAR)'),
+        seconds("yelping_since", "yelping_since"),
         number("user_useful", "useful?"),
         number("user_funny", "funny?"),
         number("user_cool", "cool?"),

@@ -128,6 +128,29 @@ def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, s
         torch.testing.assert_close(scores_of(resumed), scores_of(straight))
 
 
+def test_processes_that_resume_draw_apart(tiny, workplace, small, monkeypatch):
+    settings = {**small, "data_path": str(tiny), "eval_step": 0}
+    first, model = make_trainer(settings)
+    run_epochs(first, model, until=1, path=Path("half.pth"))
+    written = checkpoint.read("half.pth")["rng"]["torch"]
+    found = []
+    for number in (0, 1, 2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda number=number: number)
+        trainer, _ = make_trainer(settings)
+        trainer.config.final_config_dict["single_spec"] = False
+        trainer.resume_checkpoint("half.pth", trainer._train_data)
+        found.append(torch.get_rng_state())
+    assert torch.equal(found[0], written)
+    assert not torch.equal(found[1], found[0])
+    assert not torch.equal(found[1], found[2])
+
+
+def test_other_state_goes_to_the_model_s_device():
+    model = torch.nn.Linear(1, 1)
+    checkpoint.load_other_state(model, {"mean": torch.ones(2), "name": "x"}, torch.device("meta"))
+    assert (model.mean.device.type, model.name) == ("meta", "x")
+
+
 def test_a_run_that_ends_before_its_first_validation_tests_its_last_epoch(tiny, workplace, small):
     settings = {**small, "data_path": str(tiny), "epochs": 3, "eval_step": 2, "train_seconds_limit": 1e-6}
     result = recbole_lsti.run("LSTI", "tiny", config_dict=settings)

@@ -70,6 +70,18 @@ def test_scaled_gradients_are_clipped_as_they_are_without_a_scale(sparse):
     torch.testing.assert_close(scaled[1], plain[1])
 
 
+@pytest.mark.parametrize("loss_type", ["CE", "SSM"])
+def test_a_training_clips_its_gradients(settings, loss_type):
+    moved = []
+    for norm in (1e-9, 5.0):
+        changes = {"loss_type": loss_type, "clip_grad_norm": {"max_norm": norm}, "learner": "sgd", "epochs": 1}
+        trainer, model = make_trainer({**settings, **changes, "item_init": "random"})
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        trainer.fit(trainer._train_data, None, saved=False)
+        moved.append(max(float((new - old).abs().max()) for new, old in zip(model.parameters(), before, strict=True)))
+    assert moved[0] < 1e-9 < moved[1]
+
+
 def test_rows_without_gradients_keep_their_values_and_moments():
     lazy = table_and_optimizer(sparse=True, eps=1e-12)
     torch.manual_seed(0)

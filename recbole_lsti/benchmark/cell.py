@@ -22,6 +22,7 @@ from recbole_lsti.benchmark.results import to_json, write_whole
 from recbole_lsti.errors import in_one_line
 from recbole_lsti.process import end_with_stdin
 
+PRETRAINED = "pretrained.pth"  # what the first of two stages hands to the second
 LATENCY_CALLS, LATENCY_SECONDS = 50, 5.0  # at most so many calls, for at most so long
 
 
@@ -82,6 +83,7 @@ def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> di
             config, first_seconds = _pretrained(head, settings, folder)
             write_config(config, folder)
         trained = train_and_test(config, folder, saved=False)
+    (folder / PRETRAINED).unlink(missing_ok=True)
     result, curve, test = trained.result, trained.trainer.curve, trained.loaders[2]
     incomplete = {} if energy.fault is None else {"energy_kwh": energy.fault}
     metrics = _unless_it_fails("user_metrics", lambda: _write_arrays(trained, folder), folder, incomplete) or []
@@ -127,14 +129,15 @@ def _pretrained(head: dict[str, Any], settings: dict[str, Any], folder: Path) ->
 
     limit = settings.get("train_seconds_limit")
     half = {} if limit is None else {"train_seconds_limit": limit / 2}
-    first = {**settings, **half, "train_stage": "pretrain", "save_step": 1}
+    first = {**settings, **half, "train_stage": "pretrain", "save_step": sys.maxsize}  # RecBole would keep them all
     config = LSTIConfig(head["model"], head["dataset"], config_dict=first)
     _, loaders, network = build(config)
     trainer = make_trainer(config, network, folder)
     began = time.perf_counter()
     trainer.fit(loaders[0], None, saved=True)
     seconds = round(time.perf_counter() - began, 2)
-    second = {**settings, **half, "train_stage": "finetune", "pre_model_path": str(trainer.saved_model_file)}
+    trainer.save_pretrained_model(len(trainer.curve) - 1, str(folder / PRETRAINED))
+    second = {**settings, **half, "train_stage": "finetune", "pre_model_path": str(folder / PRETRAINED)}
     return LSTIConfig(head["model"], head["dataset"], config_dict=second), seconds
 
 

@@ -81,6 +81,7 @@ def run_on_cluster(
             if future.status == "finished":
                 line, files = future.result()
                 _unpack(files, folder / cell.place)
+                future.release()  # else the workers hold the files of all cells to the end
                 yield line
             elif future.status == "error":
                 yield _keep_failure(cell, future.exception(), folder / cell.place)
@@ -122,6 +123,7 @@ def run_remote(
 def _unpack(files: dict[str, bytes], folder: Path) -> None:
     """Write the files of a cell, all or none, in the place of those of an earlier try."""
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)  # of a killed run, whose number came again
     draft.mkdir(parents=True)
     for name, content in files.items():
         (draft / name).write_bytes(content)

@@ -14,6 +14,7 @@ import yaml
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import duration
+from recbole_lsti.process import threads_of
 
 
 class _FirstBatches:
@@ -75,6 +76,8 @@ def time_batches(model: str, dataset: str, settings: dict[str, Any]) -> dict[str
                 trainer.eval_collector.eval_batch_collect(scores, interaction, row, item)
                 rank_seconds = (time.perf_counter() - began) * len(test_data)
     epochs = config["epochs"] * (epoch_seconds + rank_seconds)
+    if config["train_stage"] == "pretrain":
+        epochs += config["pretrain_epochs"] * epoch_seconds
     limit = config["train_seconds_limit"]
     training = epochs if limit is None else min(epochs, limit + epoch_seconds + rank_seconds)
     return {
@@ -115,7 +118,8 @@ def dry_run(plan: Plan, jobs: int) -> Iterator[str]:
             continue
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            found = run_process(same[0].head(), same[0].settings, Path(folder) / "cell", flags=("--estimate",))
+            place, threads = Path(folder) / "cell", threads_of(jobs)  # the threads that each of several will have
+            found = run_process(same[0].head(), same[0].settings, place, threads=threads, flags=("--estimate",))
         whole = time.perf_counter() - began
         if "seconds" not in found:
             yield f"{name:<44}{len(same):>6}  would fail: {found['reason']}"

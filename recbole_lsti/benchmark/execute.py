@@ -50,7 +50,7 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         plan: the plan.
         folder: the results folder.
         options: how.
-        resume (bool): go on with the folder's results; cells that failed are tried again.
+        resume (bool): go on with the folder's results; cells that failed or were skipped are tried again.
     Returns:
         list[dict]: the lines of all cells, in the plan's order.
     Raises:
@@ -66,11 +66,12 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         before, notes = results.open_folder(folder, plan, cells, resume)
         for note in notes:
             print(f"recbole-lsti: {folder} goes on although {note}", file=sys.stderr)
-        done = {name: line for name, line in before.items() if line["status"] != "failed"}
+        done = {name: line for name, line in before.items() if line["status"] == "ok"}
         for cell in cells:
-            if cell.reason is not None and cell.id not in done:
+            if cell.reason is not None:
                 done[cell.id] = failed(cell.head(), cell.reason, "skipped")
-                results.append(folder, done[cell.id])
+                if before.get(cell.id) != done[cell.id]:
+                    results.append(folder, done[cell.id])
         todo = [cell for cell in cells if cell.id not in done]
         if todo or notes or not before:  # else the results are of the machine that is written down
             write_environment(folder, options, notes)
@@ -154,7 +155,7 @@ def run_here(
                 stop.is_set,
                 search=cell.search,
             )
-            if not line.get("killed"):
+            if not line.get("killed") or stop.is_set():
                 break
         return line
 

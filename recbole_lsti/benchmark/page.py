@@ -109,10 +109,16 @@ def _place(folder: Path) -> list[str]:
     earlier = here["earlier"]
     begun = f"begun {earlier[0]['started']}, gone on with {here['started']}" if earlier else f"begun {here['started']}"
     notes = dict.fromkeys(note for run in (*earlier, here) for note in run.get("notes", []))
+    unlike = []
+    for key in ("cpu", "cores", "gpu", "jobs", "threads", "commit"):
+        values = dict.fromkeys(str(run.get(key)) for run in (*earlier, here))
+        if len(values) > 1:
+            unlike.append(f"{key} {', '.join(values)}")
     how = f"--jobs {here['jobs']}" + ("" if here["executor"] == "local" else f" --executor {here['executor']}")
     return [
         "## Where and how\n",
         f"{machine}; GPU: {here['gpu'] or 'none'}. {versions}; commit {commit}; {begun}.\n",
+        *([f"Its runs, the first one first, differ in {'; '.join(unlike)}.\n"] if unlike else []),
         *([f"Gone on with although {'; '.join(notes)}.\n"] if notes else []),
         f"```\nrecbole-lsti benchmark plan.yaml {how} --output board --expect expect.yaml\n```\n",
     ]

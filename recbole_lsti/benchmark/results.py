@@ -234,12 +234,14 @@ def open_folder(
         raise ValueError(
             f"output ({folder}) must be a folder of this benchmark: it has {RESULTS}, but no {FINGERPRINT}"
         )
+    known = before.get("settings", {})
+    same = {kind for kind, settings in now["settings"].items() if known.get(kind) == settings}
+    now["settings"] = {**known, **now["settings"]}  # a kind that is left out may come back
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     write_whole(there, to_json(now, indent=2) + "\n")
     write_whole(folder / "plan.yaml", yaml.safe_dump(plan.plain(), sort_keys=False, allow_unicode=True))
     if not (folder / RESULTS).is_file():
         (folder / RESULTS).touch()
-    same = {kind for kind, settings in now["settings"].items() if before.get("settings", {}).get(kind) == settings}
     _mend_broken(folder, [cell for cell in cells if cell.kind in same])
     set_broken_aside(folder)
     return read_results(folder).lines, notes
@@ -283,6 +285,7 @@ def _held_against(folder: Path, before: dict[str, Any], now: dict[str, Any], cel
     changed = [*_condition_changes(before, now)]
     if gone := sorted(ended - {cell.id for cell in cells}):
         changed.append(f"{_some(gone)} had results, {'is' if len(gone) == 1 else 'are'} not in the plan")
+    changed += [f"{cell.id} had results, now {cell.reason}" for cell in cells if cell.reason and cell.id in ended]
     if not changed:
         done = {cell.kind for cell in cells if cell.id in ended or _is_searched(folder, cell)}
         same = "settings as its results"
@@ -299,6 +302,9 @@ def _condition_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
     """What differs between two fingerprints in the conditions of all cells and in the data that both have."""
     old, new = ({k: v for k, v in each.get("plan", {}).items() if k not in GROW} for each in (before, now))
     yield from differences(old, new, "plan")
+    if "space" in new:  # the searches have the first of the seeds
+        was, now_is = (each["plan"]["seeds"][0] for each in (before, now))
+        yield from differences(was, now_is, "the first of plan.seeds")
     old, new = (each.get("data", {}) for each in (before, now))
     for dataset in sorted(old.keys() & new.keys()):
         yield from differences(old[dataset], new[dataset], f"data.{dataset}")

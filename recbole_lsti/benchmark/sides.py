@@ -132,7 +132,11 @@ def _open_folder(side: Side, dataset: str | None, split: str | None) -> None:
         names = ", ".join(f"{cell['cell']} ({cell['status']})" for cell in unfinished[:5])
         more = f" and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
         side.notes.append(f"{side.path}: without a result: {names}{more}")
-    done = [cell for cell in cells if cell["status"] == "ok"]
+    good = [cell for cell in cells if cell["status"] == "ok"]
+    done = [cell for cell in good if "user_metrics" not in cell.get("incomplete", {})]
+    if len(done) < len(good):
+        bare = ", ".join(cell["cell"] for cell in good if cell not in done)
+        side.notes.append(f"{side.path}: without values of test rows: {bare}")
     for name, wanted in (("dataset", dataset), ("split", split)):
         if wanted is not None and done:
             if wanted not in {cell[name] for cell in done}:

@@ -181,6 +181,16 @@ def test_lines_that_cannot_be_used_are_told(tmp_path, capsys):
     assert f"note: {folder}: without a result: C-first-loo-1 (failed)" in printed
 
 
+def test_a_cell_without_values_of_rows_is_left_out_alone(tmp_path, capsys):
+    folder = write_folder(tmp_path / "board", {"A": 0.1, "B": 0.0}, seeds=(1,))
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    bare = {**lines[0], "cell": "C-first-loo-1", "variant": "C", "incomplete": {"user_metrics": "OSError: no space"}}
+    with open(folder / "results.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(bare) + "\n")
+    assert main(["compare", str(folder), "--baseline", "B"]) == 0
+    assert f"note: {folder}: without values of test rows: C-first-loo-1" in capsys.readouterr().out
+
+
 def refused(capsys, *arguments: object) -> str:
     assert main(["compare", *map(str, arguments)]) == 2
     captured = capsys.readouterr()

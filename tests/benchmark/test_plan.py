@@ -9,9 +9,9 @@ import yaml
 from conftest import random_rows, write_inter
 
 from recbole_lsti.benchmark.cli import find_plan
-from recbole_lsti.benchmark.models import needs, sequential_models
+from recbole_lsti.benchmark.models import known_settings, needs, sequential_models
 from recbole_lsti.benchmark.plan import CONTROLS, from_dict
-from recbole_lsti.config import LSTIConfig, external_settings
+from recbole_lsti.config import LSTIConfig, check_keys, external_settings
 
 PROPERTIES = ("quick", "ml-100k")
 
@@ -224,6 +224,14 @@ def test_the_plans_in_properties_hold(name):
         theirs = {variant.model for variant in plan.variants} - {"LSTI", "Markov", "Popularity"}
         assert len(theirs) >= 8
         assert {"SASRec", "SASRec-sequence", "GRU4Rec", "GRU4Rec-sequence"} <= names
+
+
+@pytest.mark.parametrize("path", sorted(find_plan("quick").parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_plans_in_properties_are_understood(path):
+    plan = from_dict(external_settings([str(path)], None))
+    assert plan.datasets == ("ml-100k" if path.stem == "quick" else path.stem,)
+    for variant in plan.variants:
+        check_keys(plan.own_settings(variant), known_settings(variant.model))
 
 
 def test_plans_are_found_by_name_and_by_path(place):

@@ -19,11 +19,13 @@ import yaml
 from conftest import random_rows, write_inter
 
 from benchmark.conftest import SETTINGS, write_plan
-from recbole_lsti.benchmark import results
-from recbole_lsti.benchmark.models import known_settings
+from recbole_lsti.benchmark import process, results
+from recbole_lsti.benchmark.models import known_settings, needs
+from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.results import read_results
 from recbole_lsti.cli import main
 from recbole_lsti.config import properties_folder
+from recbole_lsti.process import Ended
 
 # trains for some seconds, so that it can be met alive
 SLOW = {"slow": {"model": "GRU4Rec", "epochs": 1_000_000, "stopping_step": 1_000_000, "train_seconds_limit": 4}}
@@ -151,8 +153,43 @@ def test_a_plan_may_grow(done, capsys):
 
 
 def test_flags_may_grow_the_plan_of_a_folder(done, capsys):
-    assert main(["benchmark", "--output", "out", "--resume", "--seeds", "2"]) == 0
+    assert main(["benchmark", "--output", "out", "--resume", "--seeds", "2", "--jobs", "2"]) == 0
     assert capsys.readouterr().err.startswith("[2/2] Markov-tiny-loo-2021")
+    page = (done / "report.md").read_text(encoding="utf-8")
+    assert "Its runs, the first one first, differ in jobs 1, 2" in page
+    assert main(["benchmark", "--output", "out", "--resume", "--models", "Markov,Popularity"]) == 0
+    assert len(read_results(done).lines) == 4, "budget and settings are the folder's"
+
+
+def test_a_cell_that_was_skipped_is_looked_at_again(done, capsys, monkeypatch):
+    def without_rain(*arguments: Any) -> Any:
+        return needs(*arguments)._replace(reason="needs rain")
+
+    grown = [*RESUME, "--models", "Markov,Popularity"]
+    with monkeypatch.context() as patch:
+        patch.setattr("recbole_lsti.benchmark.plan.needs", without_rain)
+        assert main(grown) == 2
+        assert "Markov-tiny-loo-2020 had results, now needs rain" in capsys.readouterr().err
+        (done / "results.jsonl").write_text("", encoding="utf-8")
+        assert main(grown) == main(grown) == 0
+        assert [line["reason"] for line in read_results(done).lines.values()] == 2 * ["needs rain"]
+        assert (done / "results.jsonl").read_text(encoding="utf-8").count("needs rain") == 2, "said once a cell"
+    assert main(grown) == 0
+    assert [line["status"] for line in read_results(done).lines.values()] == 2 * ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "settings", "kept"), [(True, {}, True), (False, {}, False), (True, {"a": 1}, False)]
+)
+def test_the_study_of_a_stopped_search_stays_for_the_same_search(tmp_path, monkeypatch, stopped, settings, kept):
+    monkeypatch.setattr(process, "run_module", lambda *_: Ended("stopped"))
+    search = {"space": {}, "trials": 3}
+    head = {"cell": "LSTI-tiny-loo"}
+    line = run_process(head, {}, tmp_path / "search", stopped=lambda: stopped, search=search)
+    assert (line["status"], line.get("killed", False)) == ("failed", stopped)
+    (tmp_path / "search/journal.log").touch()
+    run_process(head, settings, tmp_path / "search", search=search)
+    assert (tmp_path / "search/journal.log").exists() == kept
 
 
 def test_a_plan_may_not_lose_what_has_results(done, capsys):

@@ -232,6 +232,8 @@ def test_a_model_of_two_stages_does_both(plan_of, in_process, place):
     with open(Path("out/cells", line["cell"], "learning_curve.csv"), encoding="utf-8") as file:
         last = float(list(csv.DictReader(file))[-1]["seconds"])  # of the second stage alone
     assert line["cost"]["seconds_to_best"] > last, "both stages are paid for"
+    assert config["pre_model_path"].endswith("pretrained.pth")
+    assert list(Path("out").rglob("*.pth")) == [], "no checkpoint is kept"
     assert line["valid"] is not None
 
 

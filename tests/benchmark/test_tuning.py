@@ -130,13 +130,16 @@ def test_cells_of_every_seed_run_with_the_best_settings_found(place, in_process,
     text = Path("out/results.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     Path("out/results.jsonl").write_text("".join(line for line in text if "-2021" not in line), encoding="utf-8")
     Path("out/tuning/LSTI-long-tiny-loo/result.json").unlink()  # as a kill leaves it
+    trials = Path("out/tuning/LSTI-long-tiny-loo/trials.csv").read_text(encoding="utf-8")  # seconds and all
     assert main(["benchmark", "--output", "out", "--resume"]) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert len(trials_of(Path("out/tuning/LSTI-long-tiny-loo"))) == 2, "its study went on"
+    assert Path("out/tuning/LSTI-long-tiny-loo/trials.csv").read_text(encoding="utf-8") == trials, "its study went on"
     assert Path("out/tuning/LSTI-long-tiny-loo/result.json").is_file()
     assert len(read_results("out").lines) == 6
     assert main(["benchmark", "--output", "out", "--resume", "--trials", "3"]) == 2
     assert "plan.budget.trials was 2, is 3" in capsys.readouterr().err
+    assert main(["benchmark", "--output", "out", "--resume", "--seeds", "2019,2020,2021"]) == 2
+    assert "the first of plan.seeds was 2020, is 2019" in capsys.readouterr().err
 
 
 def test_a_search_that_finds_nothing_fails_the_cells_and_is_made_again(plan_of):

@@ -118,11 +118,11 @@ def _plan(known: argparse.Namespace) -> Plan:
     content: dict[str, Any] = {}
     if known.plan is not None:
         content = external_settings([str(find_plan(known.plan))], None)
-    elif known.resume and known.output:
-        if not (known.output / "plan.yaml").is_file():
-            raise FileNotFoundError(f"output ({known.output}) must be a results folder with plan.yaml")
+    elif known.resume and known.output and (known.output / "plan.yaml").is_file():
         content = external_settings([str(known.output / "plan.yaml")], None)
     elif known.models is None:
+        if known.resume and known.output:
+            raise FileNotFoundError(f"output ({known.output}) must be a results folder with plan.yaml")
         raise ValueError("plan (None) must be a YAML file, unless --models, or --resume with --output, is given")
     for key in ("budget", "settings"):
         if changes.get(key) and isinstance(content.get(key), dict):

@@ -213,6 +213,22 @@ def test_several_negatives_stand_behind_each_target(tiny):
     assert len(negative[target > 0].unique()) > 5
 
 
+@pytest.mark.parametrize("split", ["LS", "RS", "TS"])
+def test_rows_of_a_user_are_ranked_side_by_side(tiny, split):
+    test = LSTIDataset(config_of(tiny, split=split)).build()[2]
+    before = Counter(rows_of(test.inter_feat))
+    test.inter_feat.sort_by_history()
+    assert Counter(rows_of(test.inter_feat)) == before
+    users, lengths = (test.inter_feat[field].tolist() for field in ("user_id", "item_length"))
+    starts = [n for n in range(len(users)) if n == 0 or users[n] != users[n - 1]]
+    assert len(starts) == len(set(users))
+    assert len(users) > len(set(users)) or split == "LS"
+    ends = [*starts[1:], len(users)]
+    assert all(sorted(lengths[a:b]) == lengths[a:b] for a, b in zip(starts, ends, strict=True))
+    longest = [lengths[end - 1] for end in ends]
+    assert sorted(longest) == longest, "little padding"
+
+
 def test_whole_histories_for_masking_are_not_cut(tiny):
     config = config_of(tiny, MAX_ITEM_LIST_LENGTH=2)
     test = LSTIDataset(config).build()[2]

@@ -67,6 +67,34 @@ def test_one_pass_scores_every_step_as_its_prefix_alone(settings):
         torch.testing.assert_close(model.full_sort_predict(prefix)[0], scores[r * 13 + t], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, ALL_TIME, APART, {"fusion": "long"}, {"twin": "short"}, {"carry_state": True}]
+)
+@torch.no_grad()
+def test_a_history_of_many_targets_is_read_once(settings, monkeypatch):
+    model = make_model(**settings)
+    whole, lengths = random_sequences(3, 12), torch.tensor([12, 3, 7, 12, 1, 9, 8, 12, 4, 6])
+    user = torch.tensor([1, 1, 1, 2, 2, 2, 2, 3, 3, 3])
+    item_seq = whole[user - 1]
+    item_seq[9, 2] = item_seq[9, 2] % (N_ITEMS - 1) + 1  # not how the longer one of this user begins
+    time = times_of(whole)[user - 1]
+    time[6] += torch.arange(12.0)  # the same items at other times
+    padding = torch.arange(12) >= lengths[:, None]
+    rows = batch_of(item_seq.masked_fill(padding, 0), lengths, exact_timestamp_list=time.masked_fill(padding, 0))
+    alone = torch.cat([model.full_sort_predict(rows[[number]]) for number in range(10)])
+    read = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *args: read.append(len(args[0])) or forward(*args))
+    rows.update(Interaction({"user_id": user}))
+    torch.testing.assert_close(model.full_sort_predict(rows), alone, atol=1e-5, rtol=1e-5)
+    assert read == [5], "one a user, and two that begin otherwise"
+    interests = model.score_parts(rows)[1]
+    torch.testing.assert_close(interests.user, torch.cat([model.score_parts(rows[[n]])[1].user for n in range(10)]))
+    rows.update(Interaction({"user_id": torch.arange(10)}))
+    torch.testing.assert_close(model.full_sort_predict(rows), alone, atol=1e-5, rtol=1e-5)
+    assert read[-1] == 10
+
+
 @torch.no_grad()
 def test_later_items_padding_and_batch_order_change_nothing():
     model, item_seq = make_model(), random_sequences(4, 12)

@@ -242,6 +242,18 @@ class HistoryRows(Interaction):
             order = np.argsort(key, kind="stable")
             self._reindex(order if up else order[::-1])
 
+    def sort_by_history(self) -> None:
+        """Sort the rows in place by the length of their histories, those of a user together, where the longest stands.
+
+        Then a batch holds little padding, and what the histories of a user share stands in one batch.
+        """
+        targets = self.targets
+        length = targets - self.begins
+        users, user = np.unique(self.events.first[targets], return_inverse=True)
+        longest = np.zeros(len(users), dtype=np.int64)
+        np.maximum.at(longest, user, length)
+        self._reindex(np.lexsort((length, user, longest[user])))
+
     def _in_event_order(self) -> bool:
         return bool(np.all(self._targets[1:] > self._targets[:-1]))
 

@@ -301,10 +301,10 @@ def rows_that_fit(n_items: int, device: torch.device) -> int:
 
 
 class LengthSortedEvalDataLoader(BoundedEvalDataLoader):
-    """The same over histories sorted by length, so that a batch computes little padding."""
+    """The same over histories sorted by length, those of a user together: little padding, and much that is shared."""
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
-        dataset.sort(by=dataset.item_list_length_field)
+        dataset.inter_feat.sort_by_history()
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
 

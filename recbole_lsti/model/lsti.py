@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
 from recbole_lsti.model.fusion import Fusion, Interests, Read
+from recbole_lsti.model.histories import read_once
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.objective import Asked, Objective
 from recbole_lsti.model.repeat import Earlier, Pairs, RepeatTerm, Seen, look_up
@@ -354,7 +355,10 @@ class LSTI(SequentialRecommender):
         """The interests at the last step of each row, every part (B, D); the items, rows and steps they belong to."""
         item_seq = interaction[self.ITEM_SEQ]
         row, step = _last_step(interaction[self.ITEM_SEQ_LEN])
-        if self._last_step_alone(item_seq.shape[1]):
+        if not self.training and not (self.carries and item_seq.shape[1] > self.piece):
+            interaction, row = read_once(interaction, self.USER_ID, self.ITEM_SEQ, self.ITEM_SEQ_LEN)
+            item_seq = interaction[self.ITEM_SEQ]
+        if len(item_seq) == len(row) and self._last_step_alone(item_seq.shape[1]):
             return read_last_step(self, item_seq, interaction, items, step), item_seq, row, step
         return self.forward(item_seq, interaction, items).at(row, step), item_seq, row, step
 

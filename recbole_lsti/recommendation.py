@@ -111,6 +111,10 @@ def recommend_from(
 
 def _known_users(dataset: Any, users: list[str]) -> list[tuple[str, slice]]:
     """Each user with the events of its whole history."""
+    if not users:
+        return []
+    if not hasattr(dataset.inter_feat, "events"):
+        raise ValueError(f"users ({', '.join(users)}) must be given by their histories: the data are split already")
     known = dataset.field2token_id[dataset.uid_field]
     unknown = [user for user in users if user not in known or user == "[PAD]"]
     if unknown:

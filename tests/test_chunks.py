@@ -75,6 +75,16 @@ def test_all_metrics_equal_recboles_for_every_width(width, decimals, topk):
     assert found == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_target_that_a_row_has_twice_counts_once_as_in_recbole():
+    settings = config([1, 5, 10])
+    scores, row, item = table(0, 1)
+    order = torch.cat([row, row[::2], row[::4]]).argsort(stable=True)
+    more = [torch.cat([each, each[::2], each[::4]])[order] for each in (row, item)]
+    found = metrics(settings, RankingCollector(settings), [(scores.clone(), *more)])
+    assert found == pytest.approx(metrics(settings, Collector(settings), [(scores.clone(), *more)]), abs=1e-9)
+    assert found == pytest.approx(metrics(settings, RankingCollector(settings), [(scores, row, item)]), abs=1e-9)
+
+
 @pytest.mark.parametrize("width", [1, 7, N])
 @pytest.mark.parametrize("decimals", [0, 6])
 def test_the_ranking_without_the_seen_items_equals_that_of_a_masked_table(width, decimals):
@@ -90,8 +100,11 @@ def test_the_ranking_without_the_seen_items_equals_that_of_a_masked_table(width,
         assert torch.equal(found.items, whole.topk(10).indices)
         assert torch.equal(found.values, whole.topk(10).values)
         own = whole[row, item][:, None]
-        assert torch.equal(found.rank, (whole[row] > own).sum(1) + ((whole[row] == own).sum(1) + 1) / 2)
-        assert torch.equal(found.competing, (whole > -torch.inf).sum(1, keepdim=True))
+        competing = (whole > -torch.inf).sum(1, keepdim=True)
+        expected = (whole[row] > own).sum(1) + ((whole[row] == own).sum(1) + 1) / 2
+        assert torch.equal(found.rank, torch.where(own[:, 0] > -torch.inf, expected, competing[row, 0]))
+        assert torch.equal(found.competing, competing)
+    assert (masked[row, item] == -torch.inf).any()
 
 
 def test_scores_are_computed_once_unless_ties_or_ranks_ask_for_more():

@@ -16,7 +16,7 @@ from recbole.evaluator.collector import DataStruct
 
 import recbole_lsti
 from recbole_lsti.config import LSTIConfig
-from recbole_lsti.evaluation.collector import RankingCollector
+from recbole_lsti.evaluation.collector import RankingCollector, collect_rankings
 from recbole_lsti.evaluation.ranking import evaluate_rows
 
 K = [1, 2, 5]
@@ -125,6 +125,22 @@ def test_recall_splits_into_repeats_and_the_rest():
             assert np.allclose(column, expected, equal_nan=True)
             assert np.isnan(expected).any()
             assert result[f"{name}@{k}"] == pytest.approx(np.nanmean(expected), abs=1e-12)
+
+
+def test_a_whole_history_tells_repeats_whatever_part_of_it_a_row_shows():
+    settings = config("RepeatRecall", "ExploreRecall", "Recall")
+    collectors = [RankingCollector(settings) for _ in range(2)]
+    for each in collectors:
+        each.had, each.n_items = torch.tensor([1 * 20 + 3]), 20
+    scores = torch.zeros(2, 20)
+    scores[0, 5] = scores[1, 6] = 1.0
+    shown = {"user_id": torch.tensor([1, 2]), "item_id_list": torch.tensor([[7, 8], [6, 9]])}
+    seen = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([5, 7, 8, 6, 9])  # the row shows all but the 5 of the first user
+    collect_rankings(collectors, scores, shown, torch.arange(2), torch.tensor([5, 6]), seen)
+    raw, unseen = (Evaluator(settings).evaluate(each.get_data_struct()) for each in collectors)
+    for k in K:
+        assert (raw[f"repeatrecall@{k}"], unseen[f"repeatrecall@{k}"]) == (1.0, 0.0)
+        assert math.isnan(raw[f"explorerecall@{k}"])
 
 
 def test_a_part_that_no_row_has_is_nan():

@@ -81,6 +81,7 @@ def test_a_history_of_many_targets_is_read_once(settings, monkeypatch):
     time[6] += torch.arange(12.0)  # the same items at other times
     padding = torch.arange(12) >= lengths[:, None]
     rows = batch_of(item_seq.masked_fill(padding, 0), lengths, exact_timestamp_list=time.masked_fill(padding, 0))
+    rows.update(Interaction({"tags_list": torch.zeros(10, 12, 0)}))  # of a column that is empty throughout
     alone = torch.cat([model.full_sort_predict(rows[[number]]) for number in range(10)])
     read = []
     forward = model.forward

@@ -113,3 +113,20 @@ def test_single_branches_have_one_list_beside_the_fused(tmp_path):
     assert table.attrs["gate"] == {"u1": None}
     with pytest.raises(ValueError, match="history 0 must come with times: short_seconds"):
         recbole_lsti.recommend(only["checkpoint_file"], histories=[["i1"]])
+
+
+def test_users_of_rows_that_are_split_already_are_given_by_histories(tmp_path):
+    (tmp_path / "cut").mkdir()
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float\n"
+    rows = {"train": "a\tx\ty\t2\na\tx y\tz\t3\nb\tx\tz\t2\n", "valid": "a\tx y z\tx\t4\n", "test": "b\tx z\ty\t3\n"}
+    for part, text in rows.items():
+        (tmp_path / "cut" / f"cut.{part}.inter").write_text(header + text, encoding="utf-8")
+    settings = {"benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"]}
+    settings |= {"train_mode": "prefix", "load_col": {"inter": ["user_id", "item_id_list", "item_id", "timestamp"]}}
+    settings |= {"hidden_size": 8, "inner_size": 16, "n_layers": 1, "epochs": 1, "show_progress": False}
+    settings |= {"data_path": str(tmp_path), "checkpoint_dir": str(tmp_path / "saved"), "use_gpu": False}
+    settings |= {"metrics": ["Hit"], "topk": [1], "valid_metric": "Hit@1"}
+    file = recbole_lsti.run("LSTI", "cut", config_dict=settings)["checkpoint_file"]
+    with pytest.raises(ValueError, match=r"users \(a\) must be given by their histories: the data are split already"):
+        recbole_lsti.recommend(file, users=["a"], k=1)
+    assert len(recbole_lsti.recommend(file, histories=[["x", "y"]], k=1)) == 3

@@ -214,7 +214,8 @@ class HistoryRows(Interaction):
 
     def histories(self, start: int, stop: int, field: str) -> tuple[Tensor, Tensor]:
         """Return the uncut histories of the rows start..stop as (row from 0, value) pairs, two (S,) tensors."""
-        targets = self.targets[start:stop]
+        self._put_in_order()
+        targets = self._targets[start:stop].astype(np.int64)
         first = self.events.first[targets]
         lengths = targets - first
         row = np.repeat(np.arange(len(targets)), lengths)

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from recbole_lsti.data.carry import FEWEST_BATCHES, Chain, earlier_items, shifts
 from recbole_lsti.data.dataset import LSTIDataset
+from recbole_lsti.data.events import HistoryRows
 from recbole_lsti.data.grouping import place_in_group, positions
 from recbole_lsti.data.sampler import FixedNegatives
 
@@ -304,7 +305,10 @@ class LengthSortedEvalDataLoader(BoundedEvalDataLoader):
     """The same over histories sorted by length, those of a user together: little padding, and much that is shared."""
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
-        dataset.inter_feat.sort_by_history()
+        if isinstance(dataset.inter_feat, HistoryRows):
+            dataset.inter_feat.sort_by_history()
+        else:  # RecBole's own data set
+            dataset.sort(by=dataset.item_list_length_field)
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
 

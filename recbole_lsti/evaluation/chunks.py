@@ -86,7 +86,8 @@ class Ranked(NamedTuple):
     Attributes:
         items: (B, k) int64, the best items, best first.
         values: (B, k) their scores.
-        rank: (P,) float, rank of each target from 1, ties share their mean; None where not asked for.
+        rank: (P,) float, rank of each target from 1, ties share their mean, and one that a mask has taken out of the
+            race is last; None where not asked for.
         competing: (B, 1) int64, items with more than the row's lowest score; None where not asked for.
     """
 
@@ -120,7 +121,8 @@ def ranked(
         if own is not None and mask is not None:
             own = mask.scores_of(row, item, scores.n_items, own)
         # one more than k shows whether the last place is tied; in one piece, topk has settled it
-        rankings.append(_Running(k if scores.in_one_piece else min(k + 1, scores.n_items), row, own))
+        width = k if scores.in_one_piece else min(k + 1, scores.n_items)
+        rankings.append(_Running(width, row, own, masked=mask is not None))
     for start, chunk in scores:
         for ranking, mask in zip(rankings, masks, strict=True):
             if mask is not None:
@@ -130,15 +132,19 @@ def ranked(
         for number, ranking in enumerate(rankings):
             _settle_ties(scores, ranking, k, masks[: number + 1])
     return [
-        Ranked(each.items[:, :k], each.values[:, :k], each.rank(), each.competing(scores.n_items)) for each in rankings
+        Ranked(each.items[:, :k], each.values[:, :k], each.rank(scores.n_items), each.competing(scores.n_items))
+        for each in rankings
     ]
 
 
 class _Running:
-    """The best `k` items so far, and how many scores so far stand above, and level with, each target's own (P,)."""
+    """The best `k` items so far, and how many scores so far stand above, and level with, each target's own (P,).
 
-    def __init__(self, k: int, row: Tensor, own: Tensor | None) -> None:
-        self.k, self.row, self.own = k, row, own
+    `masked`: targets may be out of the race.
+    """
+
+    def __init__(self, k: int, row: Tensor, own: Tensor | None, masked: bool) -> None:
+        self.k, self.row, self.own, self.masked = k, row, own, masked
         self.values = self.items = self.lowest = torch.empty(0)
         self.above, self.level, self.n_lowest = torch.zeros_like(row), torch.zeros_like(row), torch.empty(0)
 
@@ -178,8 +184,14 @@ class _Running:
             lowest = both
         self.lowest, self.n_lowest = lowest, n_lowest
 
-    def rank(self) -> Tensor | None:
-        return None if self.own is None else self.above + (self.level + 1) / 2
+    def rank(self, n_items: int) -> Tensor | None:
+        competing = self.competing(n_items)
+        if self.own is None or competing is None:
+            return None
+        rank = self.above + (self.level + 1) / 2
+        if not self.masked:
+            return rank
+        return torch.where(self.own == -torch.inf, competing[self.row, 0].to(rank.dtype), rank)
 
     def competing(self, n_items: int) -> Tensor | None:
         return None if self.own is None else n_items - self.n_lowest[:, None]

@@ -36,6 +36,10 @@ class RankingCollector(Collector):
 
     had: Tensor | None = None  # user * N + item of the training part's interactions, sorted, where a metric asks
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._parts: dict[str, list[Tensor]] = {}  # of each batch, joined at the end
+
     def data_collect(self, train_data: Any) -> None:
         """Collect what metrics read of the training data: RecBole's counts, item attributes, who has had what.
 
@@ -56,7 +60,7 @@ class RankingCollector(Collector):
     def twin(self) -> RankingCollector:
         """Return a collector that knows the same of the training data and has collected nothing yet."""
         other = copy.copy(self)
-        other.data_struct = DataStruct()
+        other.data_struct, other._parts = DataStruct(), {}
         for key, value in self.data_struct._data_dict.items():
             if key not in PER_EVALUATION:
                 other.data_struct.set(key, value)
@@ -70,7 +74,7 @@ class RankingCollector(Collector):
         Args:
             scores_tensor: (B, N) scores, -inf for items that do not compete, or Scores that compute them by ranges.
             interaction: the batch.
-            positive_u (Tensor): (P,) int64, row of each target; an item is a row's target once.
+            positive_u (Tensor): (P,) int64, row of each target; an item that a row has twice counts once.
             positive_i (Tensor): (P,) int64, item of each target.
         """
         if self.config["eval_type"] != EvaluatorType.RANKING:
@@ -78,28 +82,46 @@ class RankingCollector(Collector):
             return
         collect_rankings([self], scores_tensor, interaction, positive_u, positive_i)
 
-    def keep(self, ranking: Ranked, interaction: Any, row: Tensor, item: Tensor) -> None:
-        """Keep what a ranking of a batch says of its targets: row and item are (P,) int64."""
+    def keep(
+        self, ranking: Ranked, interaction: Any, row: Tensor, item: Tensor, seen: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Keep what a ranking of a batch says of its targets: row, item and seen as for `collect_rankings`."""
+        n_rows, again = len(ranking.items), None
+        if self.had is not None:  # asked of all targets, by which it is known where they stand in the batch
+            again = self._had_before(self.had, interaction, row, item, seen)
+        once = _first_of_each(row, item) if len(row) > n_rows else slice(None)
+        row, item = row[once], item[once]
         found = (ranking.items[row] == item[:, None]) & (ranking.values[row] > -torch.inf)  # (P, k)
-        self.data_struct.update_tensor("rec.items", ranking.items)
-        hits = _by_row(found, row, len(ranking.items))
-        self.data_struct.update_tensor("rec.topk", hits)
+        self._add("rec.items", ranking.items)
+        hits = _by_row(found, row, n_rows)
+        self._add("rec.topk", hits)
         n_targets = hits[:, -1:]
-        if self.had is not None:
-            again = self._had_before(self.had, interaction, row, item)
-            self.data_struct.update_tensor("rec.repeat", _by_row(found[again], row[again], len(ranking.items)))
+        if again is not None:
+            again = again[once]
+            self._add("rec.repeat", _by_row(found[again], row[again], n_rows))
         if ranking.rank is not None and ranking.competing is not None:
-            total = torch.zeros(len(n_targets), device=row.device).index_add_(0, row, ranking.rank)[:, None]
-            self.data_struct.update_tensor("rec.meanrank", torch.cat([total, ranking.competing, n_targets], dim=1))
+            total = torch.zeros(n_rows, device=row.device).index_add_(0, row, ranking.rank[once])[:, None]
+            self._add("rec.meanrank", torch.cat([total, ranking.competing, n_targets], dim=1))
 
-    def _had_before(self, had: Tensor, interaction: Any, row: Tensor, item: Tensor) -> Tensor:
-        """Whether each target's user had it in the training part or in the history that the row shows, (P,) bool."""
+    def _add(self, name: str, part: Tensor) -> None:
+        self._parts.setdefault(name, []).append(part.cpu())
+
+    def _had_before(
+        self, had: Tensor, interaction: Any, row: Tensor, item: Tensor, seen: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Whether each target's user had it: (P,) bool.
+
+        In the training part or in the whole history, `seen`; without that, in the history that the row shows.
+        """
         users = interaction[self.config["USER_ID_FIELD"]]
         at, item = row.cpu(), item.cpu()
         if len(users) > int(at[-1]) + 1:
             at = target_places(at, len(users))
         asked = users.cpu()[at] * self.n_items + item
         again = had[torch.searchsorted(had, asked).clamp(max=len(had) - 1)] == asked
+        if seen is not None:
+            again |= torch.isin(at * self.n_items + item, seen[0].cpu() * self.n_items + seen[1].cpu())
+            return again.to(row.device)
         shown = self.config["ITEM_ID_FIELD"] + (self.config["LIST_SUFFIX"] or "")
         if shown in interaction and interaction[shown].ndim == 2:
             again |= (interaction[shown].cpu()[at] == item[:, None]).any(1)
@@ -108,6 +130,8 @@ class RankingCollector(Collector):
     def get_data_struct(self) -> Any:
         """Return what was collected, tensors on the CPU, and forget what belongs to this evaluation alone."""
         content = self.data_struct._data_dict
+        content.update({name: torch.cat(parts) for name, parts in self._parts.items()})
+        self._parts = {}
         for key, value in content.items():
             if torch.is_tensor(value):
                 content[key] = value.cpu()
@@ -145,7 +169,7 @@ def collect_rankings(
     else:
         rankings = ranked(scores, row, item, max(first.topk), first.register.need("rec.meanrank"), masks)
     for collector, ranking in zip(collectors, rankings, strict=True):
-        collector.keep(ranking, interaction, row, item)
+        collector.keep(ranking, interaction, row, item, seen)
 
 
 def target_places(row: Tensor, n_shown: int) -> Tensor:
@@ -159,6 +183,14 @@ def target_places(row: Tensor, n_shown: int) -> Tensor:
     """
     first = torch.searchsorted(row, row)
     return first * (n_shown // len(row)) + torch.arange(len(row)) - first
+
+
+def _first_of_each(row: Tensor, item: Tensor) -> Tensor:
+    """Whether each (row, item) pair is the first of its like, (P,) bool."""
+    place = torch.arange(len(row), device=row.device)
+    pairs, which = torch.stack([row, item]).unique(dim=1, return_inverse=True)
+    first = place.new_full((pairs.shape[1],), len(row)).scatter_reduce(0, which, place, "amin")
+    return first[which] == place
 
 
 def _by_row(found: Tensor, row: Tensor, n_rows: int) -> Tensor:

@@ -29,13 +29,15 @@ def read_once(interaction: Any, user_field: str, items_field: str, length_field:
     if 2 * len(users) > B:
         return interaction, rows
     best = torch.zeros(len(users), dtype=torch.int64, device=length.device)
-    longest = best.scatter_reduce(0, user, length * B + rows, "amax")[user] % B  # of each row's user, a row
+    # of each row's user, the longest row, of equal ones the first: a window that slides has slid least there
+    longest = B - 1 - best.scatter_reduce(0, user, length * B + B - 1 - rows, "amax")[user] % B
     beyond = torch.arange(L, device=length.device) >= length[:, None]
     alike = torch.ones(B, dtype=torch.bool, device=length.device)
     for field in interaction:
         values = interaction[field]
         if values.ndim > 1 and values.shape[1] == L:
-            same = (values == values[longest]).reshape(B, L, -1).all(2)
+            same = values == values[longest]
+            same = same.flatten(2).all(2) if same.ndim > 2 else same
             alike &= (same | beyond).all(1)
     left, row = torch.where(alike, longest, rows).unique(return_inverse=True)
     return (interaction, rows) if 2 * len(left) > B else (interaction[left], row)

@@ -336,9 +336,11 @@ def _properties(configurator: types.ModuleType) -> None:
     def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
         original(self, model, model_class, dataset)
         if model in REGISTERED and not hasattr(self, "adds_lsti_properties"):
-            from recbole_lsti.config import lsti_properties
+            from recbole_lsti.config import UNIFORM_NEGATIVE, lsti_properties, needs_negatives
 
             self.internal_config_dict.update(lsti_properties(model, dataset, self.yaml_loader))
+            if needs_negatives(model_class, {**self.internal_config_dict, **self.external_config_dict}):
+                self.internal_config_dict["train_neg_sample_args"] = dict(UNIFORM_NEGATIVE)
 
     config_class._load_internal_config_dict = _load_internal_config_dict
 

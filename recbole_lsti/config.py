@@ -46,7 +46,7 @@ class YamlLoader(yaml.SafeLoader):
 
 YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+"),
+    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
 
@@ -77,7 +77,7 @@ class LSTIConfig(Config):
         return YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: parse_literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {key: _plain(value) for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # the program that runs may be pytest or Jupyter; our own command hands its arguments as a dict
@@ -91,6 +91,8 @@ class LSTIConfig(Config):
         for key, value in (("model", model), ("dataset", dataset)):
             if value is None:
                 raise ValueError(f"{key} (None) must be given as an argument, in a config file or in the config dict")
+        if not isinstance(model, str | type):
+            raise TypeError(f"model ({model}) must be a name or a class")
         model_class = sequential_model(model) if isinstance(model, str) else model
         if getattr(model_class, "type", None) is not ModelType.SEQUENTIAL:
             raise ValueError(
@@ -256,6 +258,15 @@ def parse_literal(text: str) -> Any:
         return text
 
 
+def _plain(value: Any) -> Any:
+    """A setting as a file would hold it: literals for texts, texts for paths, numbers for NumPy's."""
+    if isinstance(value, str):
+        return parse_literal(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 def sequential_model(name: str) -> type:
     """Return the class of a sequential model by name: ours or RecBole's.
 
@@ -302,7 +313,7 @@ def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
     """
     for key in given:
         if key not in known:
-            hint = nearest(key, sorted(known))
+            hint = nearest(str(key), sorted(known))
             raise ValueError(
                 f"config key ({key}) must be one that is read{hint}; force_unknown_keys=True lets it through"
             )

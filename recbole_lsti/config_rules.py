@@ -67,6 +67,9 @@ RULES = {
     "clip_grad_norm": Rule(
         (dict,), "a dict such as {'max_norm': 5.0}, or null", lambda value: value.get("max_norm", 0) > 0, optional=True
     ),
+    "train_neg_sample_args": Rule(
+        (dict,), "a dict such as {'distribution': 'uniform', 'sample_num': 1}, or null", optional=True
+    ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
     "train_seconds_limit": _SECONDS,
     "train_mode": _one_of("sequence", "prefix"),
@@ -284,6 +287,9 @@ def _check_metrics(final: Mapping[str, Any]) -> None:
         if metric.lower() not in metric_types:
             known = sorted(metric_types)
             raise ValueError(f"metrics ({metric}) must be of {', '.join(known)}{nearest(metric, known)}")
+    kinds = {metric_types[metric.lower()] for metric in metrics}
+    if len(kinds) > 1:
+        raise ValueError(f"metrics ({', '.join(metrics)}) must all be of rankings, or all of values such as AUC")
     if "intralistdiversity" in [metric.lower() for metric in metrics] and final.get("diversity_field") is None:
         raise ValueError(
             "diversity_field (None) must be a column of the .item file where metrics has IntraListDiversity"

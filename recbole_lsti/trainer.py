@@ -80,6 +80,7 @@ class PortableTrainer(Trainer):
                 if not saved or not self.config["single_spec"]:  # the file is process 0's, maybe on another machine
                     self._best_state = copy.deepcopy(self.model.state_dict())
             self._tell(score)
+            self._write_curve()  # a run folder with a curve holds a checkpoint: it stays, whatever the callback raises
             if callback_fn:
                 callback_fn(epoch, score)
 
@@ -158,6 +159,8 @@ class PortableTrainer(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         if not self.config["single_spec"] and torch.distributed.get_rank() != 0:
+            return
+        if epoch < 0 and self.start_epoch > 0:  # RecBole's fit, where a resumed training has no epoch left
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         generator = getattr(self._train_data, "generator", None)

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,7 +14,15 @@ from conftest import random_rows, write_inter
 from recbole.model import sequential_recommender
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_lsti.config import LSTIConfig, known_keys, needs_negatives, parse_literal, plain_config, properties_folder
+from recbole_lsti.config import (
+    LSTIConfig,
+    YamlLoader,
+    known_keys,
+    needs_negatives,
+    parse_literal,
+    plain_config,
+    properties_folder,
+)
 from recbole_lsti.config_rules import LSTI_RULES
 from recbole_lsti.data import create_dataset
 
@@ -75,6 +84,16 @@ def test_settings_are_literals_and_never_evaluated(text, value):
             {"clip_grad_norm": "{max_norm: 5.0}"},
             TypeError,
             r"clip_grad_norm \({max_norm: 5.0}\) must be a dict such as",
+        ),
+        (
+            {"train_neg_sample_args": "{distribution: uniform, sample_num: 2}"},
+            TypeError,
+            r"train_neg_sample_args \({distribution: uniform, sample_num: 2}\) must be a dict such as",
+        ),
+        (
+            {"metrics": ["NDCG", "AUC"]},
+            ValueError,
+            r"metrics \(NDCG, AUC\) must all be of rankings, or all of values such as AUC",
         ),
         ({"learner": "addam"}, ValueError, r"learner \(addam\) must be one of adam, adamw.*\(did you mean adam\?\)"),
         ({"eval_args": "foo"}, TypeError, r"eval_args \(foo\) must be a dict with split, order, group_by and mode"),
@@ -147,6 +166,25 @@ def test_right_settings_beside_the_wrong_ones_pass():
     settings = {"hidden_size": 16, "session_gap": 1, "valid_metric": "Recall@5", "topk": [5, 10], "learning_rate": 1}
     assert config(**settings, loss_type="BPR", fusion="sum")["valid_metric"] == "Recall@5"
     assert config(hidden_siz=8, force_unknown_keys=True)["hidden_siz"] == 8
+
+
+def test_paths_and_numbers_of_numpy_are_plain_settings(tmp_path):
+    found = config(checkpoint_dir=tmp_path, learning_rate=np.float64(0.01), hidden_size=np.int64(16))
+    assert plain_config(found)["checkpoint_dir"] == str(tmp_path)
+    assert type(found["learning_rate"]) is float
+    assert yaml.safe_dump(plain_config(found))
+
+
+def test_what_only_begins_as_a_number_is_a_text():
+    assert yaml.load("[1e-3, 1e5-run, 123e4567-aa]", YamlLoader) == [0.001, "1e5-run", "123e4567-aa"]
+
+
+def test_keys_and_models_that_yaml_reads_otherwise_are_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("on: 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config key \(True\) must be one that is read"):
+        LSTIConfig("LSTI", "ml-100k", [str(tmp_path / "a.yaml")])
+    with pytest.raises(TypeError, match=r"model \(5\) must be a name or a class"):
+        LSTIConfig(None, "ml-100k", config_dict={"model": 5})
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path):

@@ -128,6 +128,41 @@ def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, s
         torch.testing.assert_close(scores_of(resumed), scores_of(straight))
 
 
+def test_a_checkpoint_stays_where_the_callback_ends_the_run(tiny, workplace, small):
+    def end(epoch: int, score: float) -> None:
+        raise RuntimeError("enough")
+
+    settings = {**small, "data_path": str(tiny)}
+    with pytest.raises(RuntimeError, match="enough"):
+        recbole_lsti.run("LSTI", "tiny", config_dict=settings, callback_fn=end)
+    (folder,) = Path("saved").iterdir()
+    assert {"checkpoint.pth", "learning_curve.csv", "run.log"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_resumed_training_without_an_epoch_left_keeps_its_checkpoint(tiny, workplace, small):
+    settings = {**small, "data_path": str(tiny), "epochs": 1, "eval_step": 1}
+    first, _ = make_trainer(settings)
+    valid_data = build(first.config)[1][1]
+    first.saved_model_file = "done.pth"
+    first.fit(first._train_data, valid_data)
+    assert checkpoint.read("done.pth")["epoch"] == 0
+    second, _ = make_trainer(settings)
+    second.resume_checkpoint("done.pth", second._train_data)
+    second.fit(second._train_data, valid_data)
+    assert checkpoint.read("done.pth")["epoch"] == 0
+
+
+@pytest.mark.parametrize("loss_type", ["BPR", "gBCE"])
+def test_stock_recbole_draws_the_negatives_that_a_loss_needs(tiny, workplace, small, monkeypatch, loss_type):
+    from recbole.quick_start import run_recbole
+
+    monkeypatch.setattr(sys, "argv", ["prog"])
+    settings = {**small, "data_path": str(tiny), "loss_type": loss_type}
+    result = run_recbole("LSTI", "tiny", config_dict=settings)["test_result"]
+    ours = recbole_lsti.run("LSTI", "tiny", config_dict=settings)["test_result"]
+    assert {key: float(value) for key, value in result.items()} == ours
+
+
 def test_processes_that_resume_draw_apart(tiny, workplace, small, monkeypatch):
     settings = {**small, "data_path": str(tiny), "eval_step": 0}
     first, model = make_trainer(settings)

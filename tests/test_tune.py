@@ -89,6 +89,7 @@ def test_yaml_spaces_and_sections(tmp_path: Path) -> None:
     [
         ("x.test", "learning_rate logunifrom -8,0", "line 1: kind of learning_rate (logunifrom) must be one of"),
         ("x.test", "learning_rate logunifrom -8,0", "(did you mean loguniform?)"),
+        ("x.test", "train_batch_tokens loguniform 512,4096", "highest value (4096.0) must be an exponent of e"),
         ("x.test", "a choice [1]\na choice [2]", "line 2: a must be given once"),
         ("x.test", "lr uniform", "line 1: line (lr uniform) must be: setting kind values"),
         ("x.test", "lr uniform 1,2,3", "lr: uniform (1,2,3) must be 2 numbers"),

@@ -51,15 +51,10 @@ def write_trials(path: Path, study: Study, space: Space) -> None:
         writer.writerows(rows)
 
 
-def write_best(path: Path, settings: Mapping[str, Any], study: Study, metric: str) -> None:
-    """Write the settings of the best trial as a file for `recbole-lsti train --config_files`."""
-    best = best_trial(study)
-    if best is None:
-        return
+def write_best(path: Path, settings: Mapping[str, Any], study: str, best: FrozenTrial, metric: str) -> None:
+    """Write the settings of the best trial of a study as a file for `recbole-lsti train --config_files`."""
     with _Replaced(path) as file:
-        file.write(
-            f"# study {study.study_name}, trial {best.number}: {metric} {best.value:.6f} on the validation items\n"
-        )
+        file.write(f"# study {study}, trial {best.number}: {metric} {best.value:.6f} on the validation items\n")
         yaml.safe_dump(dict(settings), file, sort_keys=True, allow_unicode=True)
 
 

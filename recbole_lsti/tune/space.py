@@ -20,6 +20,7 @@ from recbole_lsti.config_rules import MEASURE
 from recbole_lsti.errors import AtomicFileError, nearest
 
 RECBOLE_KINDS = ("choice", "uniform", "quniform", "loguniform")
+EXPONENT = 700.0  # e to this power is about the largest number
 
 
 class Domain(NamedTuple):
@@ -265,6 +266,8 @@ def _log(low: float, high: float) -> Domain:
 
 def _loguniform(low: float, high: float) -> Domain:
     """RecBole's (hyperopt's): the ends are exponents of e."""
+    if high > EXPONENT:
+        raise ValueError(f"highest value ({high}) must be an exponent of e, as in RecBole's loguniform")
     return _log(math.exp(low), math.exp(high))
 
 

@@ -163,7 +163,10 @@ def give_up_the_dead(study: Study) -> int:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         process = trial.user_attrs.get("process", "")
         if process.startswith(f"{socket.gethostname()}/") and not _is_alive(process):
-            give_up(study, Trial(study, trial._trial_id), "its process was killed")
+            try:
+                give_up(study, Trial(study, trial._trial_id), "its process was killed")
+            except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+                continue  # another process that has begun at the same time was first
             dead += 1
     return dead
 

@@ -43,7 +43,8 @@ class Search(NamedTuple):
         write_trials(self.folder / "trials.csv", study, self.space)
         best = best_trial(study)
         if best is not None:
-            write_best(self.folder / "best.yaml", self.settings(values_of(best, self.space)), study, self.metric)
+            settings = self.settings(values_of(best, self.space))
+            write_best(self.folder / "best.yaml", settings, study.study_name, best, self.metric)
 
     def settings(self, values: dict[str, Any]) -> dict[str, Any]:
         """What a training run needs to repeat a trial: names, files' and given settings, and the values tried."""

@@ -374,6 +374,21 @@ def test_a_killed_process_loses_its_trial_alone(workplace: Path, settings: dict)
     assert found.n_failed == 0, "the dead trial does not count: another one took its place"
 
 
+def test_two_processes_that_begin_at_once_may_meet_at_a_dead_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study()
+    study.ask().set_user_attr("process", studies.this_process().rpartition("/")[0] + "/1")
+    give_up = studies.give_up
+
+    def another_is_first(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
+        give_up(study, trial, reason)
+        give_up(study, trial, reason)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "give_up", another_is_first)
+        assert studies.give_up_the_dead(study) == 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
 def test_a_terminated_process_gives_its_trial_up(workplace: Path, settings: dict) -> None:
     flags = [f"--{key}={value}" for key, value in {**settings, "epochs": 10_000, "stopping_step": 10_000}.items()]
     command = [sys.executable, "-m", "recbole_lsti.cli", "tune", "-d", "tiny", "--space", "space.yaml", "--trials", "1"]

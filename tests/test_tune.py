@@ -449,6 +449,7 @@ def test_one_seed_draws_the_same_trials(workplace: Path, settings: dict) -> None
     drawn = []
     for name in ("a", "b"):
         (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=2, study=name, seed=7)
+        assert found.folder == Path("saved/tune-tiny", name, "LSTI"), "beside each other"
         study = optuna.load_study(study_name=found.study, storage=studies.open_storage("saved/tune-tiny/journal.log"))
         drawn.append([trial.params for trial in study.trials])
     assert drawn[0] == drawn[1]

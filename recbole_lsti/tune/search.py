@@ -95,7 +95,8 @@ def tune(
         memory_gib (float | None): a trial that holds more is ended and has failed; each then has a process of its own.
         stream: where a line a trial is written; None: sys.stdout.
     Returns:
-        list[Found]: one for each model. Beside it, `output`/<model>/ holds best.yaml, trials.csv and failed-*.txt.
+        list[Found]: one for each model. Beside it, `output`/<model>/, or `output`/<study>/<model>/, holds best.yaml,
+            trials.csv and failed-*.txt.
     Raises:
         ValueError, TypeError, FileNotFoundError: settings, space or data that cannot work.
         OSError: the storage cannot be opened.
@@ -116,7 +117,8 @@ def tune(
     for model in models:  # all of them are checked before the first starts
         config = _base_config(model, dataset, files, given, spaces[model])
         check_space(spaces[model], config)
-        searches.append(Search(model, dataset, files, given, spaces[model], config, n_trials, minutes, folder / model))
+        place = folder / (study or "") / model  # another study must not take the place of the first one's files
+        searches.append(Search(model, dataset, files, given, spaces[model], config, n_trials, minutes, place))
     names = [f"{study or dataset}-{model}" for model in models]
     connection = nullcontext() if executor == "local" else client_of(scheduler, jobs or 1)
     with connection as client:  # before a study is made: a scheduler that does not answer leaves nothing behind

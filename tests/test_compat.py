@@ -567,13 +567,15 @@ def test_a_stock_config_gets_the_models_properties(tiny: dict[str, Any], monkeyp
         asked.append((model, dataset, loader))
         return {"short_window": 7, "eval_batch_size": 123, "epochs": 9}
 
-    fake(monkeypatch, "recbole_lsti.config", lsti_properties=lsti_properties)
+    needed = {"UNIFORM_NEGATIVE": {"distribution": "uniform", "sample_num": 3}, "needs_negatives": lambda *_: True}
+    fake(monkeypatch, "recbole_lsti.config", lsti_properties=lsti_properties, **needed)
     lsti = type("LSTI", (SequentialRecommender,), {"input_type": InputType.POINTWISE})
     config = Config(lsti, "tiny", config_dict=tiny)
     assert asked == [("LSTI", "tiny", config.yaml_loader)]
     assert config["short_window"] == 7
     assert config["eval_batch_size"] == 123  # before RecBole's own defaults
     assert config["epochs"] == 1  # behind what the user says
+    assert config["train_neg_sample_args"]["sample_num"] == 3
 
     own_config = type("LSTIConfig", (Config,), {"adds_lsti_properties": True})
     assert own_config(lsti, "tiny", config_dict=tiny)["short_window"] is None

@@ -77,7 +77,7 @@ class LSTIConfig(Config):
         return YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: _plain(value) for key, value in config_dict.items()}
+        return plain_settings(config_dict)
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # the program that runs may be pytest or Jupyter; our own command hands its arguments as a dict
@@ -258,8 +258,12 @@ def parse_literal(text: str) -> Any:
         return text
 
 
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a file would hold them: literals for texts, texts for paths, numbers for NumPy's."""
+    return {key: _plain(value) for key, value in settings.items()}
+
+
 def _plain(value: Any) -> Any:
-    """A setting as a file would hold it: literals for texts, texts for paths, numbers for NumPy's."""
     if isinstance(value, str):
         return parse_literal(value)
     if isinstance(value, Path):

@@ -18,13 +18,13 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from recbole_lsti.cluster import check_executor, client_of
-from recbole_lsti.config import LSTIConfig
+from recbole_lsti.config import LSTIConfig, plain_settings
 from recbole_lsti.errors import one_of
 from recbole_lsti.tune import study as studies
 from recbole_lsti.tune.attempt import Outcome, TrialKilledError, attempt, attempt_apart
 from recbole_lsti.tune.output import Lines, best_trial, values_of
 from recbole_lsti.tune.space import Space, check_space, read_space
-from recbole_lsti.tune.trial import Search, UnderWay, begin, parsed
+from recbole_lsti.tune.trial import Search, UnderWay, begin
 
 SAMPLERS = {"tpe": TPESampler, "random": RandomSampler}
 N_STARTUP = 5  # trials that end before the first is pruned
@@ -111,7 +111,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(output or f"saved/tune-{dataset}")
     files = list(config_file_list or [])
-    given = {"show_progress": False, **parsed(config_dict or {})}
+    given = {"show_progress": False, **plain_settings(config_dict or {})}
     spaces = read_space(space, models)
     searches = []
     for model in models:  # all of them are checked before the first starts

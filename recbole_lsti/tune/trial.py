@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from recbole_lsti.config import LSTIConfig, external_settings, parse_literal
+from recbole_lsti.config import LSTIConfig, external_settings, plain_settings
 from recbole_lsti.tune import study as studies
 from recbole_lsti.tune.attempt import Job, Outcome
 from recbole_lsti.tune.output import Lines, best_trial, values_of, write_best, write_failure, write_trials
@@ -50,15 +49,10 @@ class Search(NamedTuple):
         """What a training run needs to repeat a trial: names, files' and given settings, and the values tried."""
         given = {key: value for key, value in self.given.items() if key != "show_progress"}
         return {
-            **external_settings(self.files, {**given, **parsed(values)}),
+            **external_settings(self.files, {**given, **plain_settings(values)}),
             "model": self.model,
             "dataset": self.dataset,
         }
-
-
-def parsed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return texts as the literals that a run would read them as."""
-    return {key: parse_literal(value) if isinstance(value, str) else value for key, value in settings.items()}
 
 
 class UnderWay:

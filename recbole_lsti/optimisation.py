@@ -24,28 +24,13 @@ def rate_share(progress: float, end: float, warmup: float = 0.0) -> float:
     return 1 - (1 - end) * (min(1.0, progress) - warmup) / (1 - warmup)
 
 
-class Clipped:
-    """Clips the gradients before an optimiser's step (`register_step_pre_hook`), when no scaler scales them any more.
-
-    Args:
-        clip: arguments of torch's clip_grad_norm_, or None.
-    """
-
-    def __init__(self, clip: Mapping[str, Any] | None) -> None:
-        self.clip = clip
-
-    def __call__(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Clip all of them together."""
-        if self.clip:
-            clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], **self.clip)
-
-
 class LazyRows:
     """Makes Adam or AdamW without weight decay take sparse gradients, at a cost that does not grow with the table.
 
-    Registered before an optimiser's step (`register_step_pre_hook`), it clips all gradients together, updates the rows
-    that have a gradient as the optimiser would, and leaves the dense gradients to it. The moments lie in its own state,
-    so its checkpoints hold them. A row without a gradient keeps its values and both moments, where the dense
+    Registered before an optimiser's step (`register_step_pre_hook`), where no scaler scales the gradients any more, it
+    clips all of them together, which is all that it does where none is sparse. Then it updates the rows that have a
+    gradient as the optimiser would, and leaves the dense gradients to it. The moments lie in its own state, so its
+    checkpoints hold them. A row without a gradient keeps its values and both moments, where the dense
     optimiser would decay the moments and go on moving the row.
 
     Args:

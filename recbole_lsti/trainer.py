@@ -24,7 +24,7 @@ from recbole_lsti.evaluation.chunks import Scores, chunk_scores
 from recbole_lsti.evaluation.collector import RankingCollector, target_places
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
-from recbole_lsti.optimisation import AveragedWeights, Clipped, LazyRows, rate_share
+from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_share
 
 
 class PortableTrainer(Trainer):
@@ -340,8 +340,7 @@ class LSTITrainer(PortableTrainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
-        clip = config["clip_grad_norm"]
-        self.optimizer.register_step_pre_hook(LazyRows(clip) if model.sparse_gradients else Clipped(clip))
+        self.optimizer.register_step_pre_hook(LazyRows(config["clip_grad_norm"]))
         self.clip_grad_norm = None  # RecBole would clip gradients that a GradScaler has scaled
         if self.enable_amp and self.device.type == "cuda":
             self.enable_scaler = True  # float16 there, in which small gradients are zero

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dask_cluster import Cluster
+from hypothesis import settings
 
 import recbole_lsti  # noqa: F401 - mends RecBole before any test imports it
 
@@ -23,6 +24,11 @@ SMALL = {
     "show_progress": False,
     "use_gpu": False,
 }
+
+
+# the same examples in every run; `--hypothesis-profile=default` looks for new ones
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 def pytest_configure() -> None:
@@ -45,6 +51,12 @@ def _root_logger_as_before() -> Iterator[None]:
     for handler in set(logger.handlers) - set(before):
         logger.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let mistakes be told in a line, whatever the shell that started pytest asks for."""
+    monkeypatch.delenv("LSTI_TRACEBACK", raising=False)
 
 
 @pytest.fixture

@@ -27,11 +27,19 @@ class Cluster:
         self.processes: list[subprocess.Popen] = []
         where = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
         self.processes.append(self._start("scheduler", *where))
-        until = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < until:
-            time.sleep(0.1)
-        self.address = json.loads(file.read_text(encoding="utf-8"))["address"]
+        self.address = self._address(file)
         self.processes += [self._worker() for _ in range(2)]
+
+    def _address(self, file: Path) -> str:
+        """What the scheduler writes there, once all of it is written."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                return json.loads(file.read_text(encoding="utf-8"))["address"]
+            except (FileNotFoundError, json.JSONDecodeError):
+                time.sleep(0.1)
+        self.close()
+        raise TimeoutError(f"no scheduler within a minute: {file}")
 
     def _worker(self) -> subprocess.Popen:
         return self._start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")

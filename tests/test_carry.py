@@ -209,7 +209,8 @@ def trained(config: LSTIConfig, epochs: int, folder: Path, resume: bool = False)
     return trainer.model.state_dict()
 
 
-def test_training_is_the_same_with_workers_and_when_resumed(long_histories, small, tmp_path):
+def test_training_is_the_same_with_workers_and_when_resumed(long_histories, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # RecBole's trainers write TensorBoard's events to the working directory
     config = config_of(long_histories, small, epochs=2, checkpoint_dir=str(tmp_path))
     straight = trained(config, 2, tmp_path)
     assert "carried" not in straight

@@ -90,7 +90,8 @@ def test_a_target_that_a_row_has_twice_counts_once_as_in_recbole():
 def test_the_ranking_without_the_seen_items_equals_that_of_a_masked_table(width, decimals):
     scores, row, item = table(0, decimals)
     seen_row = torch.arange(30).repeat_interleave(40)
-    seen_item = torch.cat([torch.randperm(N - 1)[:40] + 1 for _ in range(30)])
+    generator = torch.Generator().manual_seed(4)
+    seen_item = torch.cat([torch.randperm(N - 1, generator=generator)[:40] + 1 for _ in range(30)])
     seen_item[::40] = item[row.diff(prepend=torch.tensor([-1])) != 0]  # a target of each row, too
     masked = scores.clone()
     masked[seen_row, seen_item] = -torch.inf

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import recbole_lsti
+import recbole_lsti.converters
 from recbole_lsti.cli import build_parser, format_result, main, parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,6 +173,7 @@ def test_convert_is_mounted_and_starts_without_torch(tmp_path):
 
 
 def test_convert_names_the_extra_it_needs(monkeypatch, capsys):
+    monkeypatch.setattr(recbole_lsti, "converters", recbole_lsti.converters)  # put back: the import below binds another
     monkeypatch.setitem(sys.modules, "duckdb", None)
     for name in [name for name in sys.modules if name.startswith("recbole_lsti.converters")]:
         monkeypatch.delitem(sys.modules, name)

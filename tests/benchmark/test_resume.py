@@ -19,7 +19,7 @@ import yaml
 from conftest import random_rows, write_inter
 
 from benchmark.conftest import SETTINGS, write_plan
-from recbole_lsti.benchmark import process, results
+from recbole_lsti.benchmark import execute, process, results
 from recbole_lsti.benchmark.models import known_settings, needs
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.results import read_results
@@ -97,6 +97,21 @@ def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place, in_proce
         '{"cell": "slow-tiny-loo-2020", "stat'
     ]
     assert len(json.loads(Path("out/environment.json").read_text(encoding="utf-8"))["earlier"]) == 1
+
+
+@pytest.mark.parametrize(("retries", "tries"), [(0, 1), (1, 2), (5, 3)])
+def test_a_killed_cell_is_tried_again_as_often_as_asked(place, plan_of, monkeypatch, retries, tries):
+    made = []
+
+    def third_time_lucky(head: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        made.append(head["cell"])
+        return {**head, "status": "failed", "reason": "signal SIGKILL", "killed": True} if len(made) < 3 else head
+
+    monkeypatch.setattr(execute, "run_process", third_time_lucky)
+    (cell,) = plan_of(["GRU4Rec"]).cells()
+    (line,) = execute.run_here([cell], Path("out"), None, execute.Options(retries=retries), lambda _: None)
+    assert made == [cell.id] * tries
+    assert line.get("killed", False) == (retries < 2)
 
 
 # ---- after a change --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 
 import pytest
@@ -81,7 +82,7 @@ def test_malformed_files(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(int(os.environ.get("LSTI_FUZZ_BLOCKS", "2"))))
 def test_thousands_of_malformed_files(tmp_path, capsys, block):
     for seed in range(1000 + block * 500, 1500 + block * 500):
         check(seed, tmp_path, capsys)

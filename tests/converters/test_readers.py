@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from recbole_lsti.converters import streams
+
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 EXPECTED = HEADER + "b\ty\t4\t100000000\na\tx\t5\t200000000\na\tz\t3\t200000000\n"
 ROWS = [("a", "x", "5", "200000000"), ("b", "y", "4", "100000000"), ("a", "z", "3", "200000000")]
@@ -195,7 +197,7 @@ def test_ragged_lines_are_rejected_with_their_text(cli, log):
 
 
 def test_a_long_file_is_read_in_chunks(cli, log, monkeypatch):
-    monkeypatch.setattr("recbole_lsti.converters.streams.CHUNK_BYTES", 64)
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 64)
     body = "".join(f'u{n},"i\n{n}",{n}\n' for n in range(1, 400))
     result = cli(log("user_id,item_id,timestamp\n" + body + "u,,5\n"))
     assert result.column("item_id") == [f"i {n}" for n in range(1, 400)]

@@ -300,6 +300,9 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {
             ".inter": "user_id:token\titem_id:token\trating:float\n276725\t034545104X\t0\n",
             ".user": "user_id:token\tlocation:token_seq\tage:float\n1\tnyc new_york usa\t\n",
+            ".item": "item_id:token\tbook_title:token_seq\tbook_author:token_seq\tpublication_year:float\t"
+            "publisher:token_seq\n"
+            "0195153448\tCafé &amp; Mythology\tMark P. O. Morford\t2002\tOxford University Press\n",
         },
     ),
     "goodbooks": (

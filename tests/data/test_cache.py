@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from recbole.utils.argument_list import dataset_arguments
 from reference import EVAL_ARGS, assert_same_parts, make_config, write
 
 import recbole_lsti
-from recbole_lsti.cli import build_parser
+from recbole_lsti.cli import build_parser, main
 from recbole_lsti.config import LSTIConfig, plain_config
 from recbole_lsti.data import LSTIDataset, snapshot
 from recbole_lsti.data.cache import Cache, Entry, entry_name
@@ -255,6 +256,18 @@ def test_the_cache_is_off_unless_asked_for_and_no_part_of_what_a_run_is_repeated
     assert parse(["train", "--no-cache"])[0].no_cache
     with pytest.raises(SystemExit):
         parse(["train", "--no-cache", "--cache-dir", "c"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [(["--cache-dir", "c"], "c"), (["--no-cache"], None), (["--no-cache", "--cache_dir=c"], None), ([], None)],
+)
+def test_the_flags_of_the_cache_reach_the_run(monkeypatch: pytest.MonkeyPatch, flags: list[str], given: Any) -> None:
+    runs = []
+    monkeypatch.setattr("recbole_lsti.runner.run", lambda **arguments: runs.append(arguments))
+    assert main(["train", *flags]) == 0
+    (run,) = runs
+    assert LSTIConfig("LSTI", "ml-100k", config_dict=run["config_dict"])["cache_dir"] == given
 
 
 def test_a_second_start_tells_again_what_was_filtered(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -189,6 +189,6 @@ def test_a_million_rows_are_checked_in_ten_seconds(tmp_path: Path) -> None:
     columns = [random.integers(most, size=10**6).tolist() for most in (10_000, 50_000, 10**8)]
     text = "".join(f"{user}\t{item}\t{moment}\n" for user, item, moment in zip(*columns, strict=True))
     folder = inter(tmp_path / "big", HEADER + text)
-    started = time.perf_counter()
+    started = time.process_time()  # whatever else the machine does
     assert not check(folder).errors
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

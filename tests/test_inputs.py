@@ -91,7 +91,13 @@ def built(settings: dict) -> tuple[LSTI, list]:
 
 # ---- nothing of the target is read -------------------------------------------------------------------------------
 
-TIMES = [{"time_gaps": True}, {"time_gaps": True, "time_bias": True, "session_gap": 900.0, "short_seconds": 9000.0}]
+READS_TIME = {"time_gaps": True, "time_bias": True}
+TIMES = [
+    {"time_gaps": True},
+    {**READS_TIME, "session_gap": 900.0, "short_seconds": 9000.0},
+    {**READS_TIME, "cascade": True},
+    {**READS_TIME, "train_branches": "apart"},
+]
 
 
 @pytest.mark.parametrize("times", TIMES)

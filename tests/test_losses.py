@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,6 +144,29 @@ def test_memory_does_not_grow_with_the_number_of_targets():
         return float(done.stdout)
 
     assert peak(2048) < peak(64) + 32 < 200
+
+
+WHOLE_PEAK = """
+import resource, torch, test_model
+torch.set_num_threads(1)
+test_model.N_ITEMS = 100_000
+model = test_model.make_model(hidden_size=8, inner_size=8, n_layers=1)
+item_seq = torch.randint(1, 50, ({B}, 64))  # most steps repeat an item
+batch = test_model.sequence_batch(item_seq, test_model.times_of(item_seq), "CE")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model.calculate_loss(batch).backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_a_loss_with_repeats_holds_no_number_for_each_target_and_item():
+    # a byte for each of 2,016 targets and 100,000 items is 192 MiB
+    def peak(B):
+        command = [sys.executable, "-c", WHOLE_PEAK.format(B=B)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+        return float(done.stdout)
+
+    assert peak(32) < peak(1) + 64 < 300
 
 
 def test_dropout_keeps_the_share_and_the_mean_and_gives_the_gradient_its_mask():

@@ -132,10 +132,11 @@ def test_the_short_branch_sees_its_window_and_no_more(n_layers, window):
         ({"short_seconds": 200.0, "session_gap": 60.0}, [0, 880, 890, 960, 980, 1000]),
     ],
 )
+@pytest.mark.parametrize("n_layers", [1, 2])
 @torch.no_grad()
-def test_seconds_and_sessions_bound_the_short_part(limit, time):
+def test_seconds_and_sessions_bound_the_short_part(n_layers, limit, time):
     """The last three events are the short-term part in each case; the first three must not be seen."""
-    model = make_model(fusion="short", repeat_term=False, n_layers=1, short_window=6, **limit)
+    model = make_model(fusion="short", repeat_term=False, n_layers=n_layers, short_window=6, **limit)
     item_seq, time = random_sequences(1, 6), torch.tensor([time], dtype=torch.float64) + 1.4e9
     scores = model.full_sort_predict(batch_of(item_seq, exact_timestamp_list=time))
     for step in range(6):
@@ -160,17 +161,15 @@ def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(
 def test_the_long_branch_can_leave_the_short_part_out():
     model = make_model(long_excludes_short=True, repeat_term=False, short_window=5)
     item_seq = random_sequences(1, 12)
-    long = model.forward(item_seq, {})
+    read = model.long_branch(model.embed(item_seq, {}, model.items()))
+    delayed = model.fusion.long_norm(torch.nn.functional.pad(read, (0, 0, 5, 0))[:, :12])
+    found = model.forward(item_seq, {})
+    torch.testing.assert_close(found.long, found.gate * delayed)
     changed = item_seq.clone()
-    changed[0, 7:] = changed[0, 7:] % (N_ITEMS - 1) + 1
-    branch = lambda seq: model.long_branch(model.input_norm(model.item_embedding(seq)))  # noqa: E731
-    delayed = model.fusion.long_norm(torch.nn.functional.pad(branch(item_seq), (0, 0, 5, 0))[:, :12])
-    gate = model.forward(item_seq, {}).gate
-    torch.testing.assert_close(long.long, gate * delayed)
-    torch.testing.assert_close(
-        torch.nn.functional.pad(branch(changed), (0, 0, 5, 0))[:, 11],
-        torch.nn.functional.pad(branch(item_seq), (0, 0, 5, 0))[:, 11],
-    )
+    changed[0, 7:] = changed[0, 7:] % (N_ITEMS - 1) + 1  # the short part of the last step
+    other = model.forward(changed, {})
+    assert (other.short - found.short)[0, 11].abs().max() > 1e-4
+    torch.testing.assert_close((other.long / other.gate)[0, 11], (found.long / found.gate)[0, 11])
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -287,6 +286,7 @@ def test_several_negatives_give_the_same_loss_in_both_train_modes(loss_type):
 
 def test_the_padding_row_stays_zero_in_training():
     model = make_model(weight_decay=0.1).train()
+    before = model.item_embedding.weight.detach().clone()
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     item_seq = torch.nn.functional.pad(random_sequences(4, 6), (0, 3))
     for _ in range(3):
@@ -294,7 +294,27 @@ def test_the_padding_row_stays_zero_in_training():
         model.calculate_loss(sequence_batch(item_seq, times_of(item_seq), "CE")).backward()
         optimiser.step()
     assert model.item_embedding.weight[0].abs().sum() == 0
-    assert make_model().item_embedding.weight[1:].abs().sum() > 0
+    assert (model.item_embedding.weight[1:] != before[1:]).any()
+
+
+def test_settings_of_losses_and_first_weights_reach_them():
+    def build(**settings) -> LSTI:
+        config = LSTIConfig(LSTI, "ml-100k", config_dict={"use_gpu": False, **settings})
+        items = torch.arange(1, N_ITEMS).repeat_interleave(torch.arange(1, N_ITEMS))  # item n occurs n times
+        return LSTI(config, SimpleNamespace(num=lambda field: N_ITEMS, inter_feat={"item_id": items}))
+
+    for std in (0.01, 0.1):
+        model = build(initializer_range=std)
+        for weight in (model.item_embedding.weight[1:], model.short_branch.attentions[0].qkv.weight):
+            assert weight.std().item() == pytest.approx(std, rel=0.1)
+    for power in (0.0, 1.0):
+        log_q = build(loss_type="SSM", negative_power=power).objective.proposal.log_q[1:]
+        torch.testing.assert_close(log_q - log_q[0], power * (torch.arange(2.0, N_ITEMS + 1) / 2).log())
+    item_seq = random_sequences(3, 9)
+    batch = sequence_batch(item_seq, times_of(item_seq), "gBCE")
+    binary = make_model(loss_type="BCE").calculate_loss(batch)
+    torch.testing.assert_close(make_model(loss_type="gBCE", gbce_t=0.0).calculate_loss(batch), binary)
+    assert (make_model(loss_type="gBCE", gbce_t=1.0).calculate_loss(batch) - binary).abs() > 1e-3
 
 
 def test_popularity_starts_at_the_log_of_the_frequency():

@@ -227,6 +227,19 @@ def test_branch_dropout_leaves_one_branch_out_for_its_share_of_the_rows():
     assert torch.equal(model.eval().forward(item_seq, {}).long, exact.long)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_training_compiles_its_loss_where_asked(settings, monkeypatch, compiled):
+    calls = []
+
+    def compile_loss(calculate_loss, **options):
+        return lambda batch: calls.append(options) or calculate_loss(batch)
+
+    monkeypatch.setattr(torch, "compile", compile_loss)
+    recbole_lsti.run(model="LSTI", dataset="tiny", config_dict={**settings, "epochs": 1, "compile": compiled})
+    assert bool(calls) == compiled
+    assert all(options == {"dynamic": True} for options in calls)
+
+
 @pytest.mark.parametrize("loss_type", ["CE", "SSM"])
 def test_a_compiled_loss_is_the_loss(loss_type):
     try:

@@ -85,10 +85,7 @@ class LSTI(SequentialRecommender):
 
         self.apart = config["train_branches"] == "apart" and self.fusion_type not in ("long", "short")
         D = 2 * H if self.apart else H
-        self.long_half, self.short_half = (
-            slice(H),
-            slice(D - H, D),
-        )  # of item vectors; all of them where they are shared
+        self.long_half, self.short_half = slice(H), slice(D - H, D)  # of item vectors; all of them if they are shared
         self.item_embedding = nn.Embedding(self.n_items, D, padding_idx=0)
         self.attributes = ItemAttributes.of(config, dataset, D)
         self.event_inputs = EventInputs.of(config, dataset, D)

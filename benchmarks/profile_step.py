@@ -1,7 +1,7 @@
 """Where the time of LSTI's training steps goes, and what share of the machine's matrix-product rate they reach.
 
     python benchmarks/profile_step.py --dataset ml-100k --train_batch_tokens=2048
-    python benchmarks/profile_step.py --dataset amazon-beauty --data_path=dataset --config_files LSTI-sparse
+    python benchmarks/profile_step.py --dataset steam --data_path=dataset --config_files LSTI-sparse --output steam.json
 
 Trains for some steps as `recbole-lsti train` does, times them, then profiles as many more. The machine's rate is that
 of a large product of square float32 matrices, measured in the same process with the same threads. The steps' own work
@@ -13,10 +13,12 @@ follow as --key=value.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--config_files", default="", help="YAML files of settings or profiles, separated by blanks")
     parser.add_argument("--steps", type=int, default=30, help="steps timed, and again profiled (default: 30)")
     parser.add_argument("--rows", type=int, default=25, help="operators shown (default: 25)")
+    parser.add_argument("--output", type=Path, help="write the figures, without the operators, as JSON")
     known, rest = parser.parse_known_args()
     keep_freed_memory()
     from recbole_lsti.runner import build
@@ -58,6 +61,11 @@ def main() -> None:
     peak = matrix_product_rate(config["device"])
     rate = matrix_product_flops(trainer, batches) / seconds
     settings = " ".join([*known.config_files.split(), *rest]) or "default settings"
+    if known.output:
+        figures = {"dataset": known.dataset, "settings": settings, "machine": describe_machine(), "steps": len(batches)}
+        figures |= {"step_seconds": seconds / len(batches), "targets_per_second": targets / seconds}
+        figures |= {"product_flops_per_second": rate, "machine_flops_per_second": peak, "share": rate / peak}
+        known.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(f"{known.dataset}, {settings}; {describe_machine()}")
     print(f"{len(batches)} steps of {seconds / len(batches) * 1000:.1f} ms, {targets / seconds:,.0f} targets a second")
     print(f"matrix products: {rate / 1e9:.1f} of {peak / 1e9:.1f} GFLOP/s, {100 * rate / peak:.0f} % of the machine's")

@@ -30,7 +30,7 @@ def cross_entropy(
         user (Tensor): (T, H).
         items (Tensor): (N, H), bias (Tensor): (N,).
         target (Tensor): (T,) int64, the item that came next, 1..N-1.
-        query, item (Tensor): (S,) int64 pairs, each once, sorted by query; value (Tensor): (S,).
+        query, item (Tensor): (S,) pairs of whole numbers, each once, sorted by query; value (Tensor): (S,).
     Returns:
         Tensor: scalar.
     Source: gradients in the forward pass as in Liger Kernel's fused linear cross-entropy (Hsu et al. 2024, arXiv
@@ -54,13 +54,13 @@ class _CrossEntropy(torch.autograd.Function):
         starts = range(0, T, rows)
         cuts = [0, len(query)]
         if rows < T:
-            cuts = torch.searchsorted(query, torch.tensor([*starts, T], device=query.device)).tolist()
+            cuts = torch.searchsorted(query, query.new_tensor([*starts, T])).tolist()
         losses = []
         for start, first, last in zip(starts, cuts, cuts[1:], strict=False):
             mine = user[start : start + rows]  # (R, H)
             scores = torch.addmm(bias, mine, items.T)  # (R, N)
             flat = scores.view(-1)
-            at = (query[first:last] - start).mul_(N).add_(item[first:last])
+            at = (query[first:last] - start).long().mul_(N).add_(item[first:last])
             flat.scatter_add_(0, at, value[first:last])
             wanted = torch.arange(len(mine), device=user.device).mul_(N).add_(target[start : start + rows])
             scores[:, 0] = -torch.inf
@@ -143,7 +143,7 @@ def sampled_softmax(
         target (Tensor): (T,) int64.
         negatives (Tensor): (U,) int64, different and sorted, log_weight (Tensor): (U,), both as `Proposal.draw`
             returns them.
-        query, item (Tensor): (S,) int64 pairs, each once; value (Tensor): (S,), what their scores have more.
+        query, item (Tensor): (S,) pairs of whole numbers, each once; value (Tensor): (S,), what their scores have more.
     Returns:
         Tensor: scalar.
     Source: Bengio & Senecal, IEEE Transactions on Neural Networks 19(4), 2008; the correction and shared negatives as
@@ -152,9 +152,9 @@ def sampled_softmax(
     """
     mine = (item == target.index_select(0, query)).nonzero().squeeze(1)
     positive = positive.index_add(0, query.index_select(0, mine), value.index_select(0, mine))
-    column = torch.searchsorted(negatives, item).clamp_(max=len(negatives) - 1)
+    column = torch.searchsorted(negatives.to(item.dtype), item).clamp_(max=len(negatives) - 1)
     drawn = (negatives.index_select(0, column) == item).nonzero().squeeze(1)
-    at = query.index_select(0, drawn) * len(negatives) + column.index_select(0, drawn)
+    at = query.index_select(0, drawn).long() * len(negatives) + column.index_select(0, drawn)
     scores = (scores + log_weight).view(-1).index_add(0, at, value.index_select(0, drawn)).view_as(scores)
     scores = scores.masked_fill(negatives == target[:, None], -torch.inf)
     return (torch.cat([positive[:, None], scores], dim=1).logsumexp(1) - positive).mean()

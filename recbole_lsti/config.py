@@ -110,6 +110,7 @@ class LSTIConfig(Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
+        _check_placement(self.external_config_dict)
         if not final["force_unknown_keys"]:
             check_keys(self.external_config_dict, set(self.internal_config_dict) | known_keys(self.model_class))
         if self.external_config_dict.get("train_neg_sample_args") is None:
@@ -307,6 +308,14 @@ def known_keys(model_class: type) -> set[str]:
                 source = ""
             keys.update(re.findall(r"""config\[["'](\w+)["']\]""", source))
     return keys
+
+
+def _check_placement(given: Mapping[str, Any]) -> None:
+    """Refuse what would be overwritten in silence: where and in how many processes a run takes place."""
+    if "device" in given:
+        raise ValueError(f"device ({given['device']}) must be left out: use_gpu and gpu_id choose it")
+    if "nproc" in given and "local_rank" not in given:
+        raise ValueError(f"nproc ({given['nproc']}) must be given as --nproc to the command, or to run_processes")
 
 
 def check_keys(given: Mapping[str, Any], known: set[str]) -> None:

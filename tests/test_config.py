@@ -58,6 +58,8 @@ def test_settings_are_literals_and_never_evaluated(text, value):
     ("settings", "error", "message"),
     [
         ({"hidden_siz": 8}, ValueError, r"config key \(hidden_siz\) must be .* \(did you mean hidden_size\?\)"),
+        ({"device": "cpu"}, ValueError, r"device \(cpu\) must be left out: use_gpu and gpu_id choose it"),
+        ({"nproc": 2}, ValueError, r"nproc \(2\) must be given as --nproc to the command, or to run_processes"),
         ({"hidden_size": 15}, ValueError, r"hidden_size \(15\) must be divisible by n_heads \(2\)"),
         ({"hidden_size": "big"}, TypeError, r"hidden_size \(big\) must be a whole number, 1 or more"),
         ({"hidden_size": 0}, ValueError, r"hidden_size \(0\) must be a whole number, 1 or more"),

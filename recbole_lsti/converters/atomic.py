@@ -80,10 +80,7 @@ class StagedFolder:
         self.scratch = final.parent / f".{final.name}.scratch-{os.getpid()}"
 
     def __enter__(self) -> StagedFolder:
-        if self.final.exists() and not self.overwrite:
-            raise AtomicFileError(f"{self.final} (exists) must be a new folder; --overwrite replaces it")
-        if self.final.exists() and not self.final.is_dir():
-            raise AtomicFileError(f"{self.final} (a file) must be a folder")
+        self._check_place()
         try:
             self.final.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir()
@@ -104,18 +101,27 @@ class StagedFolder:
         """Give the folder its name.
 
         Raises:
-            AtomicFileError: if the file system refuses; what was there before is there again then.
+            AtomicFileError: if another folder has that name by now and may not be replaced, or the file system refuses.
+                What was there before is there again then, after Ctrl-C too.
         """
         old = self.final.parent / f".{self.final.name}.replaced-{os.getpid()}"
-        if self.final.exists():
-            self.final.rename(old)
+        self._check_place()
         try:
+            if self.final.exists():
+                self.final.rename(old)
             self.folder.rename(self.final)
         except OSError as error:
-            if old.exists():
-                old.rename(self.final)
             raise AtomicFileError(f"{self.final} must be writable: {error.strerror}") from error
+        finally:
+            if old.exists() and not self.final.exists():
+                old.rename(self.final)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _check_place(self) -> None:
+        if self.final.exists() and not self.overwrite:
+            raise AtomicFileError(f"{self.final} (exists) must be a new folder; --overwrite replaces it")
+        if self.final.exists() and not self.final.is_dir():
+            raise AtomicFileError(f"{self.final} (a file) must be a folder")
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

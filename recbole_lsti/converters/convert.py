@@ -25,6 +25,7 @@ from recbole_lsti.converters.report import (
 )
 from recbole_lsti.converters.split import PARTS, assign_parts, leakage, part_query
 from recbole_lsti.converters.sql import literal
+from recbole_lsti.converters.streams import InputFile
 from recbole_lsti.errors import AtomicFileError
 
 
@@ -44,6 +45,7 @@ def convert(plan: Plan, notify: Notify = quiet) -> dict[str, object]:
         AtomicFileError: if an input, the plan or the output is at fault. Nothing is left behind then.
     """
     check_scalings(plan)
+    _check_inputs_stay(plan)
     with StagedFolder(plan.output / plan.name, plan.overwrite) as staged:
         try:
             with closing(open_engine(staged.scratch, plan)) as con:
@@ -59,6 +61,17 @@ def convert(plan: Plan, notify: Notify = quiet) -> dict[str, object]:
         staged.commit()
     notify("done", {"folder": str(plan.output / plan.name)})
     return report
+
+
+def _check_inputs_stay(plan: Plan) -> None:
+    """Refuse to replace a folder that holds what is to be read: its files would go with it."""
+    folder = plan.output / plan.name
+    for table in plan.tables:
+        for path in table.files:
+            if InputFile(path).path.resolve().is_relative_to(folder.resolve()):
+                raise AtomicFileError(
+                    f"{folder} (holds the input {path}) must be another folder; --output or --name tells which"
+                )
 
 
 def open_engine(scratch: Path, plan: Plan) -> duckdb.DuckDBPyConnection:

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 
 from recbole_lsti.converters import convert as convert_module
+from recbole_lsti.converters.cli import main
 from recbole_lsti.errors import AtomicFileError
 
 ROWS = "user_id,item_id,timestamp\na,x,1\n"
@@ -84,19 +86,53 @@ def test_nothing_is_left_when_a_step_fails(cli, log, monkeypatch, nothing_left, 
     nothing_left()
 
 
-def test_a_rename_that_fails_restores_the_old_folder(cli, log, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(13, "Permission denied"), KeyboardInterrupt()])
+@pytest.mark.parametrize("which", ["made", ".made.partial-"])
+def test_a_stop_at_either_rename_keeps_the_old_folder(cli, log, monkeypatch, which, error):
     result = cli(log(ROWS))
     before = contents(result.folder)
     rename = type(result.folder).rename
 
-    def refuse(self, target):
-        if ".partial-" in self.name:
-            raise OSError(13, "Permission denied")
+    def stop(self, target):
+        if self.name.startswith(which):
+            raise error
         return rename(self, target)
 
-    monkeypatch.setattr(type(result.folder), "rename", refuse)
-    assert cli(log(ROWS.replace("x", "y")), "--overwrite").code == 2
+    monkeypatch.setattr(type(result.folder), "rename", stop)
+    failed = cli(log(ROWS.replace("x", "y")), "--overwrite")
+    assert failed.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     assert contents(result.folder) == before
+    assert [path.name for path in result.folder.parent.iterdir()] == ["made"]
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(cli, log, tmp_path, monkeypatch):
+    write = convert_module.write_report
+
+    def write_late(*arguments):
+        write(*arguments)
+        (tmp_path / "out" / "made").mkdir()
+        (tmp_path / "out" / "made" / "mine").touch()
+
+    monkeypatch.setattr(convert_module, "write_report", write_late)
+    result = cli(log(ROWS))
+    assert result.code == 2
+    assert "(exists) must be a new folder" in result.err
+    assert [path.name for path in result.folder.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_a_folder_that_holds_the_input_is_not_replaced(tmp_path, capsys, archive):
+    raw = tmp_path / "ml-1m" / "raw"
+    raw.mkdir(parents=True)
+    if archive:
+        with zipfile.ZipFile(raw / "ml-1m.zip", "w") as file:
+            file.writestr("ratings.dat", "1::2::3::978300760\n")
+    else:
+        (raw / "ratings.dat").write_text("1::2::3::978300760\n")
+    flags = ["--source", "ml-1m", "--output", str(tmp_path), "--overwrite"]
+    assert main([str(tmp_path / "ml-1m"), *flags]) == 2
+    assert "ml-1m (holds the input" in capsys.readouterr().err
+    assert [path.name for path in raw.iterdir()] == ["ml-1m.zip" if archive else "ratings.dat"]
 
 
 def test_a_full_disk(log, tmp_path, nothing_left):

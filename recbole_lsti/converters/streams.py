@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import re
 import zipfile
 import zlib
 from bisect import bisect_left
@@ -218,7 +219,7 @@ class InputFile:
     def _open_member(self, stack: ExitStack, raw: BinaryIO) -> BinaryIO:
         def pick() -> BinaryIO:
             archive = stack.enter_context(zipfile.ZipFile(raw))
-            names = [m.filename for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX")]
+            names = members(archive)
             if self.member is None and len(names) != 1:
                 raise AtomicFileError(
                     f"{self.name} holds {len(names)} files; pick one as {self.path.name}:MEMBER of {', '.join(names)}"
@@ -239,9 +240,14 @@ class InputFile:
             raise AtomicFileError(f"{self.name} must be a whole, readable file: {error}") from error
 
 
+def members(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of an archive's files, without what macOS adds to them."""
+    return [m.filename for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX")]
+
+
 def _split_member(path: Path) -> tuple[Path, str | None]:
-    head, found, member = str(path).partition(".zip:")
-    return (Path(head + ".zip"), member) if found else (path, None)
+    found = re.fullmatch(r"(.+?\.zip):(.+)", str(path), re.IGNORECASE)
+    return (Path(found[1]), found[2]) if found else (path, None)
 
 
 def _codec(name: str) -> str:

@@ -384,6 +384,39 @@ def test_a_source_inside_one_archive(cli, tmp_path):
         assert result.text(suffix) == text
 
 
+@pytest.mark.parametrize("packed", ["ratings.dat.gz", "ml-1m.zip", "deep/ratings.dat"])
+def test_a_file_that_is_there_twice_is_refused(cli, tmp_path, packed):
+    text, folder = CASES["ml-1m"][0]["ratings.dat"].encode(), tmp_path / "ml-1m"
+    (folder / packed).parent.mkdir(parents=True)
+    (folder / "ratings.dat").write_bytes(text)
+    if packed.endswith(".zip"):
+        with zipfile.ZipFile(folder / packed, "w") as archive:
+            archive.writestr("ml-1m/ratings.dat", text)
+    else:
+        (folder / packed).write_bytes(gzip.compress(text) if packed.endswith(".gz") else text)
+    for files in ([folder], sorted(folder.iterdir())):
+        result = cli(*files, "--source", "ml-1m")
+        assert result.code == 2
+        assert "must find each file once; name one of them" in result.err
+    assert len(cli(folder / packed.split("/")[0], "--source", "ml-1m").rows()) == 3
+
+
+def test_parts_of_one_name_may_be_given_one_by_one(cli, tmp_path):
+    for part in ("train", "dev"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "behaviors.tsv").write_text(f"1\t{part}\t11/11/2019 9:05:58 AM\tN1\tN3-1 N4-0\n")
+    assert cli(tmp_path, "--source", "mind").code == 2
+    files = [tmp_path / part / "behaviors.tsv" for part in ("train", "dev")]
+    assert set(cli(*files, "--source", "mind").column("user_id")) == {"train", "dev"}
+
+
+def test_what_macos_adds_to_an_archive_is_no_file(cli, tmp_path):
+    with zipfile.ZipFile(tmp_path / "MIND.ZIP", "w") as archive:
+        archive.writestr("behaviors.tsv", MIND)
+        archive.writestr("__MACOSX/._behaviors.tsv", "\0\5")
+    assert len(cli(tmp_path / "MIND.ZIP", "--source", "mind").rows()) == 6
+
+
 def test_a_source_whose_files_are_compressed(cli, tmp_path):
     for name, text in CASES["amazon-2014"][0].items():
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from recbole_lsti.converters.plan import Table
-from recbole_lsti.converters.streams import COMPRESSED_SUFFIXES
+from recbole_lsti.converters.streams import COMPRESSED_SUFFIXES, members
 from recbole_lsti.errors import AtomicFileError, one_of
 
 
@@ -114,14 +114,15 @@ def locate(tables: Sequence[Table], paths: Sequence[Path], who: str, needed: str
         who (str): the source's name, for the message.
         needed (str): the kind of table there must be.
     Raises:
-        AtomicFileError: if there is no file for that kind; the message lists the names looked for.
+        AtomicFileError: if there is no file for that kind, with the names looked for; or a file is there twice.
     """
     candidates = [file for path in paths for file in _candidates(path)]
     found: dict[str, Table] = {}
     for table in tables:
-        files = tuple(path for name, path in candidates if _matches(name, table.patterns))
+        files = [(name, path) for name, path in candidates if _matches(name, table.patterns)]
         if files and table.kind not in found:
-            found[table.kind] = replace(table, files=files)
+            _refuse_twice(files, paths, who)
+            found[table.kind] = replace(table, files=tuple(path for _, path in files))
     if needed not in found:
         wanted = [name for table in tables if table.kind == needed for name in names_of(table)]
         there = ", ".join(sorted({name for name, _ in candidates})[:10]) or "nothing"
@@ -136,15 +137,30 @@ def _candidates(path: Path) -> list[tuple[str, Path]]:
     offers = [(path.name, path)]
     if path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            members = [m.filename for m in archive.infolist() if not m.is_dir()]
-        offers += [(Path(member).name, Path(f"{path}:{member}")) for member in members]
+            offers += [(Path(member).name, Path(f"{path}:{member}")) for member in members(archive)]
     return offers
 
 
+def _refuse_twice(files: Sequence[tuple[str, Path]], given: Sequence[Path], who: str) -> None:
+    """Refuse a file that lies in two places: an archive beside what was unpacked from it would double every row.
+
+    Files of one name that were given one by one, such as the two parts of MIND, are meant.
+    """
+    places: dict[str, tuple[str, Path]] = {}
+    for file in files:
+        first = places.setdefault(_unpacked(file[0]).lower(), file)
+        meant = file[0] == first[0] and file[1] != first[1] and {file[1], first[1]} <= set(given)
+        if file is not first and not meant:
+            raise AtomicFileError(f"{who} (finds {first[1]} and {file[1]}) must find each file once; name one of them")
+
+
+def _unpacked(name: str) -> str:
+    """Return a file's name without the suffix of .gz and .zst; a zip archive offers its members."""
+    return Path(name).stem if Path(name).suffix.lower() in COMPRESSED_SUFFIXES[::2] else name
+
+
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    stems = [name]
-    if Path(name).suffix.lower() in COMPRESSED_SUFFIXES[::2]:  # .gz and .zst; a zip archive offers its members
-        stems.append(Path(name).stem)
+    stems = {name, _unpacked(name)}
 
     def hit(pattern: str) -> bool:
         return any(fnmatch.fnmatch(stem.lower(), pattern.lower()) for stem in stems)

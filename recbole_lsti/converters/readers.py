@@ -112,8 +112,8 @@ def _kind(file: InputFile, head: bytes) -> str:
         return "csv"
     if head.startswith(b"PK\x03\x04"):
         raise AtomicFileError(f"{file.name} (a zip archive or workbook) must be named .zip, or be exported as CSV")
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return "json" if kind == "json" or text[:1] in (b"{", b"[") else "csv"
+    text = file.head_text().lstrip()
+    return "json" if kind == "json" or text[:1] in ("{", "[") else "csv"
 
 
 class CsvReader(Reader):
@@ -313,7 +313,7 @@ class JsonReader(Reader):
     may_grow = True
 
     def __init__(self, file: InputFile) -> None:
-        text = file.head(1 << 20).decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+        text = file.head_text().lstrip()
         self.is_array = text.startswith("[")
         file.has_lines = not self.is_array
         self.to_json: Callable[[str], str] = str.strip

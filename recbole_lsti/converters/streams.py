@@ -149,12 +149,50 @@ class InputFile:
         tail.last = True
         yield tail
 
+    def head_text(self, limit: int = 1 << 20) -> str:
+        """Return the first text, to look at; what the encoding does not know is replaced."""
+        data = next(self._decoded(report=False), b"")[:limit]
+        try:
+            return self._decoder().decode(data)  # the limit may cut a character
+        except UnicodeDecodeError as error:
+            self._settle(error)
+            return self._decoder("replace").decode(data)
+
     def texts(self) -> Iterator[tuple[str, bool]]:
-        """Yield decoded text that need not break at lines, and whether it is the last piece; for JSON arrays."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        """Yield decoded text that need not break at lines, and whether it is the last piece; for JSON arrays.
+
+        Raises:
+            AtomicFileError: at bytes that the encoding does not know.
+        """
+        decoder, line = None, 1
         for chunk in self._decoded(report=True):
-            yield decoder.decode(chunk), False
-        yield decoder.decode(b"", True), True
+            decoder = decoder or self._decoder()
+            try:
+                text = decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                data, byte = error.object, error.object[error.start]
+                if not self._settle(error):
+                    rule = f"bytes (0x{byte:02x}) must be {self.encoding} text; --encoding tells another encoding"
+                    raise AtomicFileError.at(self.name, line + data.count(b"\n", 0, error.start), rule) from error
+                decoder = self._decoder()
+                text = decoder.decode(data)
+            self._seen_utf8 |= not text.isascii()
+            line += text.count("\n")
+            yield text, False
+        yield "", True
+
+    def _decoder(self, errors: str = "strict") -> codecs.IncrementalDecoder:
+        """Return what decodes the pieces of :meth:`_decoded`."""
+        return codecs.getincrementaldecoder("utf-8" if self.encoding.startswith(WIDE) else self.encoding)(errors)
+
+    def _settle(self, error: UnicodeDecodeError) -> bool:
+        """Say whether a byte that UTF-8 does not allow, after nothing but ASCII, tells a Western 8-bit file."""
+        if self.asked_encoding or self.encoding != "utf-8" or self._seen_utf8:
+            return False
+        if not error.object[: error.start].isascii():
+            return False
+        self.encoding = "cp1252"
+        return True
 
     def _decoded(self, report: bool) -> Iterator[bytes]:
         """Yield bytes without a byte order mark, transcoded to UTF-8 where the file starts with a UTF-16 mark."""
@@ -189,10 +227,7 @@ class InputFile:
             data.decode("utf-8")
             self._seen_utf8 = True
         except UnicodeDecodeError as error:
-            proper_before = self._seen_utf8 or not data[: error.start].isascii()
-            if self.asked_encoding is None and not proper_before:
-                # Nothing but ASCII so far and then a byte that UTF-8 does not allow: a Western 8-bit file.
-                self.encoding = "cp1252"
+            if self._settle(error):
                 return _decode_lenient(data, self.encoding).encode("utf-8")
             return _blank(data, first_line, _not_utf8, "bytes are not UTF-8", rejects)
         return data

@@ -69,6 +69,40 @@ def test_keys_that_only_later_objects_have(cli, tmp_path):
     assert [table[-1][table[0].index(name)] for name in ("publisher:token", "price:float")] == ["Ann", "3"]
 
 
+JSON_FORMS = {"array": lambda rows: f"[{', '.join(rows)}]", "lines": "\n".join}
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-8-sig", "utf-16"])
+def test_the_encoding_of_json_is_found_out(cli, log, form, encoding):
+    rows = [f'{{"prénom": "{name}", "item": "x", "ts": {at}}}' for at, name in enumerate(["Zoë", "Zoé", "Zoe"])]
+    data = JSON_FORMS[form](rows).encode(encoding)
+    result = cli(log(data, "log.json"), "--user", "prénom")
+    assert result.column("user_id") == ["Zoë", "Zoé", "Zoe"]
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16-le"])
+def test_the_encoding_of_json_is_obeyed(cli, log, form, encoding):
+    data = JSON_FORMS[form](['{"用户": "甲", "item": "x", "ts": 1}']).encode(encoding)
+    assert cli(log(data, "log.json"), "--user", "用户", "--encoding", encoding).column("user_id") == ["甲"]
+
+
+def test_an_array_in_small_pieces(cli, log, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 7)
+    data = ('[{"user": "a", "item": "x", "ts": 1}, {"user": "Zo\xe9", "item": "x", "ts": 2}]').encode("latin-1")
+    flags = ("--user", "user", "--item", "item", "--time", "ts")
+    monkeypatch.setattr(streams.InputFile, "head_text", lambda self: data.decode("latin-1"))
+    assert cli(log(data, "log.json"), *flags).column("user_id") == ["a", "Zoé"]
+
+
+def test_a_byte_of_an_array_that_the_encoding_does_not_know(cli, log, nothing_left):
+    result = cli(log('[{"user": "é", "item": "x", "ts": 1},\n {"user": "'.encode() + b'\xe9"}]', "log.json"))
+    assert result.code == 2
+    assert "log.json, line 2: bytes (0xe9) must be utf-8 text; --encoding tells another encoding" in result.err
+    nothing_left()
+
+
 def test_lines_of_python_literals_are_parsed_not_evaluated(cli, log, tmp_path):
     evil = tmp_path / "evil"
     lines = "{u'user': 'a', 'item': u'x', 'ts': 200000000}\n" * 200

@@ -23,6 +23,22 @@ from recbole_lsti.converters.streams import spool
 from recbole_lsti.converters.timeparse import check_zone, parse_moment
 from recbole_lsti.errors import AtomicFileError, Parser, one_of
 
+# Flags that say nothing without another, and those that say what a named source knows.
+COMPANIONS = {
+    "item_key": "items",
+    "item_feature": "items",
+    "user_key": "users",
+    "user_feature": "users",
+    "count_duplicates": "duplicates",
+    "split_layout": "split",
+    "split_max_len": "split",
+    "key_file": "pseudonymize",
+}
+TABLE_FLAGS = (
+    "user item time rating behavior feature items item_key item_feature users user_key user_feature format sep "
+    "no_header quote decimal time_format"
+)
+
 EXAMPLES = """examples:
   %(prog)s user_data.csv --name shop
   %(prog)s log.csv.gz --user uid --item sku --time ts --behavior event --k-core 5 --name shop
@@ -68,9 +84,9 @@ def _add_table_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--format", choices=("csv", "json", "parquet"), help="default: by suffix and content")
     group.add_argument("--sep", help="separator, also of several characters; \\t for tab (default: found out)")
     group.add_argument("--no-header", action="store_true", help="the first line is data; columns are numbered from 0")
-    group.add_argument("--quote", choices=("double", "none"), default="double", help='whether " quotes fields')
+    group.add_argument("--quote", choices=("double", "none"), help='whether " quotes fields (default: double)')
     group.add_argument("--encoding", help="default: UTF-8, UTF-16 by its mark, else Windows-1252")
-    group.add_argument("--decimal", choices=(".", ","), default=".", help="decimal mark of numbers")
+    group.add_argument("--decimal", choices=(".", ","), help="decimal mark of numbers (default: .)")
     group.add_argument("--time-format", metavar="FORMAT", help="s, ms, us, ns, iso, or a strptime pattern")
     group.add_argument("--timezone", default="UTC", metavar="ZONE", help="zone of times that state none")
 
@@ -99,8 +115,9 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     split_help = "also write train, valid and test files: loo, time or ratio, with shares as in time:0.8,0.1,0.1"
     group.add_argument("--split", metavar="KIND[:A,B,C]", help=split_help)
     layout_help = "a row a target with its history, for sequential models; or plain rows"
-    group.add_argument("--split-layout", choices=LAYOUTS, default="sequences", help=layout_help)
-    group.add_argument("--split-max-len", type=int, default=50, metavar="N", help="longest history in items")
+    group.add_argument("--split-layout", choices=LAYOUTS, help=f"{layout_help} (default: {Split.layout})")
+    max_len_help = f"longest history in items (default: {Split.max_len})"
+    group.add_argument("--split-max-len", type=int, metavar="N", help=max_len_help)
     key_help = f"replace user tokens by a keyed HMAC-SHA256 (key: {KEY_VARIABLE} or --key-file)"
     group.add_argument("--pseudonymize", action="store_true", help=key_help)
     group.add_argument("--key-file", type=Path, metavar="FILE", help="file that holds the key")
@@ -190,6 +207,7 @@ def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> 
     Raises:
         AtomicFileError: if flags contradict each other, or the first rows of a file.
     """
+    _check_company(args)
     grain = _grain(args.time_grain)
     check_zone(args.timezone)
     notes: list[str] = []
@@ -218,14 +236,20 @@ def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> 
     return plan, notes
 
 
+def _check_company(args: argparse.Namespace) -> None:
+    """Refuse flags that would have no effect beside, or without, another."""
+    said = [name for name, value in vars(args).items() if value not in (None, []) and value is not False]
+    given = {name: f"--{name.replace('_', '-')}" for name in said}
+    for name in TABLE_FLAGS.split() if args.source else ():
+        if name in given:
+            raise AtomicFileError(f"{given[name]} must not be given with --source, which knows its columns")
+    for name, other in COMPANIONS.items():
+        if name in given and other not in given:
+            raise AtomicFileError(f"{given[name]} must come with --{other}")
+
+
 def _source_tables(args: argparse.Namespace, paths: tuple[Path, ...], grain: int) -> tuple[Table, ...]:
     source = sources.get(args.source)
-    flags = ("user", "item", "time", "rating", "behavior", "feature", "items", "users", "sep", "no_header")
-    for flag in flags:
-        if getattr(args, flag):
-            raise AtomicFileError(
-                f"--{flag.replace('_', '-')} must not be given with --source, which knows its columns"
-            )
     tables = sources.locate(source.tables, paths, f"--source {source.name}")
     changed = []
     for table in tables:
@@ -244,7 +268,8 @@ def _described_tables(
     sep = args.sep.replace("\\t", "\t") if args.sep else None
     if sep is not None and (len(sep.encode()) != len(sep) or set(sep) & set('"\n\r')):
         raise AtomicFileError(f"--sep ({args.sep}) must consist of ASCII characters other than quotes and line ends")
-    fmt = Format(args.format, sep, not args.no_header, args.quote == "double", (), args.encoding, args.decimal)
+    quote, decimal = args.quote != "none", args.decimal or Format.decimal
+    fmt = Format(args.format, sep, not args.no_header, quote, (), args.encoding, decimal)
     roles = {role: getattr(args, role) for role in ("user", "item", "time", "rating", "behavior")}
     asked = {role: column for role, column in roles.items() if column is not None}
     wishes = Wishes(asked, tuple(args.feature), args.time_format, args.timezone, grain)
@@ -262,8 +287,6 @@ def _described_tables(
 
 
 def _cleaning(args: argparse.Namespace) -> Cleaning:
-    if args.count_duplicates and not args.duplicates:
-        raise AtomicFileError("--count-duplicates must come with --duplicates")
     return Cleaning(
         behaviors=tuple(args.behaviors.split(",")) if args.behaviors else (),
         weights=_numbers("--behavior-weights", args.behavior_weights),
@@ -284,13 +307,15 @@ def _split(args: argparse.Namespace) -> Split | None:
     if not args.split:
         return None
     kind, _, shares = args.split.partition(":")
+    layout = args.split_layout or Split.layout
+    max_len = Split.max_len if args.split_max_len is None else args.split_max_len
     if not shares:
-        return Split(kind, layout=args.split_layout, max_len=args.split_max_len)
+        return Split(kind, layout=layout, max_len=max_len)
     try:
         train, valid, test = (float(share) for share in shares.split(","))
     except ValueError as error:
         raise AtomicFileError(f"--split ({args.split}) must give three shares, as in time:0.8,0.1,0.1") from error
-    return Split(kind, (train, valid, test), args.split_layout, args.split_max_len)
+    return Split(kind, (train, valid, test), layout, max_len)
 
 
 def _grain(text: str | None) -> int:

@@ -253,9 +253,10 @@ def _source_tables(args: argparse.Namespace, paths: tuple[Path, ...], grain: int
     tables = sources.locate(source.tables, paths, f"--source {source.name}")
     changed = []
     for table in tables:
-        if table.time is not None:
-            zone = args.timezone if args.timezone != "UTC" else table.time.zone
-            table = replace(table, time=replace(table.time, grain=grain, zone=zone))
+        if grain:
+            table = table.rounded(grain)
+        if table.time is not None and args.timezone != "UTC":
+            table = replace(table, time=replace(table.time, zone=args.timezone))
         if args.encoding:
             table = replace(table, format=replace(table.format, encoding=args.encoding))
         changed.append(table)

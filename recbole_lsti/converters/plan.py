@@ -51,6 +51,7 @@ class Field:
         sep: for sequences: what separates the values within a cell; None: white space, or a JSON array.
         required: an empty value rejects the row.
         personal: it tells who the user is, so that it becomes a pseudonym where user tokens do.
+        is_moment: SQL of Unix seconds, which are rounded down where the times of the rows are.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Field:
     required: bool = False
     is_sql: bool = False
     personal: bool = False
+    is_moment: bool = False
 
     def __post_init__(self) -> None:
         if self.type not in FIELD_TYPES:
@@ -130,6 +132,13 @@ class Table:
         if at is not None:
             at -= sum(f.name in names for f in self.fields[:at])
         return replace(self, fields=tuple(f for f in self.fields if f.name not in names), time_at=at)
+
+    def rounded(self, grain: int) -> Table:
+        """Return the table with its time, and its fields of moments, rounded down to ``grain`` seconds."""
+        time = None if self.time is None else replace(self.time, grain=grain)
+        down = "CAST(CAST(floor(CAST(({}) AS DOUBLE) / {g}) * {g} AS BIGINT) AS VARCHAR)"
+        fields = (replace(f, source=down.format(f.source, g=grain)) if f.is_moment else f for f in self.fields)
+        return replace(self, time=time, fields=tuple(fields))
 
     def get(self, role: str) -> Field | None:
         """Return the field of a name, or None."""

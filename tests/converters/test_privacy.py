@@ -10,6 +10,8 @@ import pytest
 from recbole_lsti.converters.privacy import KEY_VARIABLE, pseudonym, read_key
 from recbole_lsti.errors import AtomicFileError
 
+from .test_sources import YELP, write_files
+
 KEY = "a key of more than sixteen bytes"
 ROWS = "user_id,item_id,timestamp\n" + "anna,x,100000000\nanna,y,100003600\nboris,x,100090000\n"
 
@@ -93,6 +95,15 @@ def test_coarser_time_keeps_the_order(cli, log):
     assert result.column("item_id") == ["early", "late", "next"]
     assert [int(t) % 86400 for t in result.column("timestamp")] == [0, 0, 0]
     assert '"first_second": 99964800' in result.text(".report.json")
+
+
+def test_every_time_of_a_named_source_becomes_coarser(cli, tmp_path):
+    write_files(tmp_path, YELP)
+    exact = cli(tmp_path, "--source", "yelp", name="exact")
+    assert exact.column("yelping_since", ".user") == ["1232858142"]
+    coarse = cli(tmp_path, "--source", "yelp", "--time-grain", "day")
+    assert coarse.column("yelping_since", ".user") == ["1232841600"]
+    assert coarse.column("timestamp") == ["1530921600"]
 
 
 def test_an_unknown_grain(cli, log):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from recbole_lsti.converters.plan import Field, Table
+from recbole_lsti.converters.plan import Field
 
 
 def user(column: str, name: str = "user_id") -> Field:
@@ -42,14 +42,10 @@ def sql(name: str, kind: str, expression: str, required: bool = False, sep: str 
     return Field(name, kind, expression, sep, required, is_sql=True)
 
 
-def renamed(table: Table, **names: str) -> tuple[Field, ...]:
-    """Return a table's fields with some of them called otherwise."""
-    return tuple(replace(f, name=names.get(f.name, f.name)) for f in table.fields)
-
-
 def seconds(name: str, column: str) -> Field:
     """Return a float: the Unix seconds of the date or moment in a column."""
-    return sql(name, "float", f'CAST(epoch_us(TRY_CAST("{column}" AS TIMESTAMP)) // 1000000 AS VARCHAR)')
+    second = f'CAST(epoch_us(TRY_CAST("{column}" AS TIMESTAMP)) // 1000000 AS VARCHAR)'
+    return replace(sql(name, "float", second), is_moment=True)
 
 
 def day(text: str, notation: str) -> str:

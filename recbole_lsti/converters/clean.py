@@ -76,7 +76,8 @@ def _require(there: bool, flag: str, what: str) -> None:
 
 
 def _require_new(table: Table, name: str, flag: str) -> None:
-    if table.get(name) is not None:
+    times = [table.time.name] if table.time else []
+    if name.lower() in [*(f.name.lower() for f in table.fields), *times, "rowid"]:
         raise AtomicFileError(f"{flag} must add a new field; {name} is there already")
     Field(name, "token", name)  # raises for a name that no header can hold
 
@@ -115,7 +116,8 @@ def _count_duplicates(con: duckdb.DuckDBPyConnection, user: str, item: str, keep
         f"WITH marked AS (SELECT rowid AS r, _ts, {user} AS u, {user}, {item}, {run} AS starts FROM inter), "
         "numbered AS (SELECT *, sum(starts) OVER (PARTITION BY u ORDER BY _ts, r) AS run FROM marked), "
         f"counted AS (SELECT r, count(*) OVER (PARTITION BY {group}) AS rows_of_kind FROM numbered) "
-        f"UPDATE inter SET {ident(name)} = CAST(rows_of_kind AS VARCHAR) FROM counted WHERE inter.rowid = r"
+        f"UPDATE inter SET {ident(name)} = CAST(counted.rows_of_kind AS VARCHAR) FROM counted "
+        "WHERE inter.rowid = counted.r"
     )
 
 
@@ -147,7 +149,7 @@ def _add_sessions(con: duckdb.DuckDBPyConnection, user: str, gap: int) -> None:
         f"CAST(_ts - lag(_ts) OVER {window} > {gap * 10**9} AS INTEGER) AS starts FROM inter), "
         "numbered AS (SELECT r, u || '_' || sum(coalesce(starts, 0)) OVER (PARTITION BY u ORDER BY _ts, r) AS session "
         "FROM marked) "
-        "UPDATE inter SET session_id = session FROM numbered WHERE inter.rowid = numbered.r"
+        "UPDATE inter SET session_id = numbered.session FROM numbered WHERE inter.rowid = numbered.r"
     )
 
 

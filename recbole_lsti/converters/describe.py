@@ -141,14 +141,14 @@ def _features(reader: Reader, specs: Sequence[str], taken: set[str], notes: list
     con = duckdb.connect(config={"threads": 1})
     values = peek(con, reader, open_columns) if open_columns else {}
     con.close()
-    fields = []
+    fields, taken = [], {"rowid", *taken}  # rowid: a column of that name would hide the engine's own, the order of rows
     for column, kind, sep in parsed:
         name = re.sub(r"\W+", "_", column).strip("_") or "feature"
         if name[0].isdigit():
             name = f"column_{name}"
-        while name in taken:
+        while name.lower() in taken:  # the engine does not tell cases apart
             name += "_"
-        taken.add(name)
+        taken.add(name.lower())
         if kind is None:
             kind, sep = infer_type(column, values[column])
             between = f" separated by {sep!r}" if sep else ""

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from recbole_lsti.converters.features import fault_sql, value_sql
 from recbole_lsti.converters.plan import Notify, Table, TimeSpec
-from recbole_lsti.converters.readers import Batch, Reader, missing_column, open_reader
+from recbole_lsti.converters.readers import UNIT_SEPARATOR, Batch, Reader, missing_column, open_reader
 from recbole_lsti.converters.sql import count, ident, literal
 from recbole_lsti.converters.streams import InputFile, LineReject, text_lines
 from recbole_lsti.converters.timeparse import guess_format, time_sql
@@ -106,10 +106,16 @@ def _called(spec: str, columns: Mapping[str, list[str]]) -> str:
     return spec if spec in columns else spec.rstrip("?").split("|")[0]
 
 
+def _column(name: str, columns: Mapping[str, list[str]]) -> str:
+    """Return the SQL name of a column in a batch's projection; those that differ only in case are marked apart."""
+    alike = [other for other in columns if other.lower() == name.lower()]
+    return ident(name + UNIT_SEPARATOR * alike.index(name))
+
+
 def _projection(reader: Reader, columns: dict[str, list[str]]) -> str:
     """Return the SQL of a batch as text columns under the names that the plan uses."""
     chosen = [
-        f"coalesce({', '.join([*map(reader.column_sql, found), 'NULL'])}) AS {ident(name)}"
+        f"coalesce({', '.join([*map(reader.column_sql, found), 'NULL'])}) AS {_column(name, columns)}"
         for name, found in columns.items()
     ]
     chosen.append(f"{reader.broken_sql} AS _broken")
@@ -168,7 +174,7 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, list[str]], num
     places = range(len(table.fields))
     texts, values, faults = [], [], ["WHEN _broken THEN 'not a JSON object'"]
     for at, f in zip(places, table.fields, strict=True):
-        raw = f"({f.source})" if f.is_sql else ident(_called(f.source, columns))
+        raw = f"({f.source})" if f.is_sql else _column(_called(f.source, columns), columns)
         texts.append(f"clean(CAST({raw} AS VARCHAR)) AS t{at}")
         values.append(f"{value_sql(f, f't{at}', table.format.decimal)} AS f{at}")
         if f.required:
@@ -198,7 +204,7 @@ def _time_sql(time: TimeSpec, columns: Mapping[str, list[str]]) -> tuple[str, st
     """Return SQL of the time as it is written, and as nanoseconds."""
     if time.is_sql:
         return f"CAST(({time.source[0]}) AS VARCHAR)", f"CAST(({time.source[0]}) AS HUGEINT)"
-    text = " || ' ' || ".join(ident(_called(spec, columns)) for spec in time.source)
+    text = " || ' ' || ".join(_column(_called(spec, columns), columns) for spec in time.source)
     return text, time_sql(text, time.format or "iso", time.zone)
 
 

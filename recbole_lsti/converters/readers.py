@@ -1,7 +1,8 @@
 """From an input file to Arrow batches of text columns with line numbers, for every format.
 
-A reader yields batches whose columns are the wanted columns as text, plus ``_line``. JSON keeps each object whole
-in one column, ``_json``: the engine extracts its fields, so that nothing is ever evaluated.
+A reader yields batches whose columns are the wanted columns as text, plus ``_line``; they are named by number, because
+the engine does not tell ``Title`` from ``title``. JSON keeps each object whole in one column, ``_json``: the engine
+extracts its fields, so that nothing is ever evaluated.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Reader:
 
     def column_sql(self, name: str) -> str:
         """Return the SQL that reads a column of a batch as text."""
-        return ident(name)
+        return ident(str(self.columns.index(name)))
 
     def has(self, name: str) -> bool:
         """Say whether the input has a column of this name."""
@@ -163,7 +164,7 @@ class CsvReader(Reader):
             if end:
                 yield self._parse(data[:end], start, continued, wanted, rejects)
             elif rejects:
-                yield Batch(_empty(wanted), rejects)
+                yield Batch(self._empty(wanted), rejects)
             carry, start = data[end:], start + data.count(b"\n", 0, end)
 
     def _close_quotes(
@@ -217,7 +218,7 @@ class CsvReader(Reader):
         for _ in range(skip):
             data = data[data.find(b"\n") + 1 or len(data) :]
         if not data.strip(b"\n"):
-            return Batch(_empty(wanted), rejects)
+            return Batch(self._empty(wanted), rejects)
         sep, ragged = self.sep, []
         if len(sep) > 1:
             data, sep = data.replace(sep.encode(), UNIT_SEPARATOR.encode()), UNIT_SEPARATOR
@@ -227,7 +228,7 @@ class CsvReader(Reader):
             return "skip"
 
         names = [str(index) for index in range(self.width)]
-        keep = {str(self.columns.index(name)): name for name in wanted}
+        keep = dict.fromkeys(str(self.columns.index(name)) for name in wanted)
         try:
             table = pa.csv.read_csv(
                 io.BytesIO(data),
@@ -265,13 +266,11 @@ class CsvReader(Reader):
                 f"{where} (quotes inside values) must hold quotes around whole values; "
                 "--quote none reads them as plain characters"
             )
-        table = table.rename_columns(list(keep.values())).append_column("_line", pa.array(numbers))
-        return Batch(_without_blank_rows(table), rejects)
+        return Batch(_without_blank_rows(table.append_column("_line", pa.array(numbers))), rejects)
 
-
-def _empty(wanted: Sequence[str]) -> pa.Table:
-    columns = {name: pa.array([], pa.string()) for name in wanted}
-    return pa.table({**columns, "_line": pa.array([], pa.int64())})
+    def _empty(self, wanted: Sequence[str]) -> pa.Table:
+        columns = {str(self.columns.index(name)): pa.array([], pa.string()) for name in wanted}
+        return pa.table({**columns, "_line": pa.array([], pa.int64())})
 
 
 def _without_blank_rows(table: pa.Table) -> pa.Table:
@@ -448,7 +447,7 @@ class ParquetReader(Reader):
         size, reported = self.file.path.stat().st_size, 0
         try:
             for piece in self.parquet.iter_batches(batch_size=128 << 10, columns=list(wanted)):
-                columns = {name: _as_text(piece.column(name)) for name in wanted}
+                columns = {str(self.columns.index(name)): _as_text(piece.column(name)) for name in wanted}
                 columns["_line"] = pa.array(np.arange(line, line + piece.num_rows, dtype=np.int64))
                 line += piece.num_rows
                 self.file.on_read(size * (line - 1) // total - reported)

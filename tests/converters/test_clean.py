@@ -112,6 +112,13 @@ def test_sessions(convert_rows):
     assert result.column("session_id") == ["a_0", "a_0", "a_0", "b_0", "a_1"]
 
 
+def test_fields_may_have_the_names_of_steps(cli, log):
+    rows = log("user,item,timestamp,r,session\na,x,100000000,one,two\na,x,100000001,one,two\n")
+    flags = ("--session-gap", "60", "--duplicates", "first", "--count-duplicates", "n")
+    result = cli(rows, "--user", "user", "--feature", "r", "--feature", "session", *flags)
+    assert result.rows()[1] == ["a", "x", "100000000", "one", "two", "2", "a_0"]
+
+
 def test_items_follow_the_interactions_only_when_some_are_removed(cli, log):
     log("item_id,kind\nx,1\ny,2\nunseen,3\n", "items.csv")
     rows = log(HEADER + "a,x,5,100000000,v\nb,y,1,100000000,v\n")
@@ -140,7 +147,8 @@ def test_cleaning_that_leaves_nothing(cli, log, nothing_left):
         (["--behavior-weights", "view=much"], "must give numbers"),
         (["--k-core", "-1"], "must be 0 or more"),
         (["--duplicates", "last", "--count-duplicates", "a b"], "field name (a b) must consist of"),
-        (["--duplicates", "last", "--count-duplicates", "user_id"], "user_id is there already"),
+        (["--duplicates", "last", "--count-duplicates", "User_id"], "User_id is there already"),
+        (["--duplicates", "last", "--count-duplicates", "rowid"], "rowid is there already"),
     ],
 )
 def test_steps_that_lack_what_they_need(cli, log, nothing_left, flags, message):

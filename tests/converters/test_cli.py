@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
 from argparse import SUPPRESS
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from recbole_lsti.converters.cli import build_parser, main
@@ -45,6 +48,32 @@ def test_columns_may_have_any_name(cli, log):
         ["user_id:token", "item_id:token", "timestamp:float", "a_b_c:float"],
         ["a", "x", "1", "2.5"],
     ]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_columns_may_differ_in_case_alone(cli, log, form):
+    row = {"user": "a", "item": "x", "ts": 1, "Title": "one", "title": "two", "User_ID": "three"}
+    path = log(",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
+    if form == "json":
+        path = log(json.dumps(row), "log.json")
+    elif form == "parquet":
+        path = path.with_suffix(".parquet")
+        pa.parquet.write_table(pa.table({name: [value] for name, value in row.items()}), path)
+    features = ("title:token", "Title:token", "User_ID:token")
+    result = cli(path, "--user", "user", *(word for spec in features for word in ("--feature", spec)))
+    assert result.rows() == [
+        ["user_id:token", "item_id:token", "timestamp:float", "title:token", "Title_:token", "User_ID_:token"],
+        ["a", "x", "1", "two", "one", "three"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["rowid", "RowID", "_rowid_"])
+def test_a_column_called_rowid_does_not_order_the_rows(cli, log, name):
+    rows = f"user,item,ts,{name}\na,x,1,9\na,y,1,8\nb,x,1,7\n"
+    items = log(f"item,{name}\nx,9\ny,8\ny,7\n", "items.csv")
+    result = cli(log(rows), "--feature", name, "--items", items, "--duplicates", "consecutive")
+    assert result.rows()[1:] == [["a", "x", "1", "9"], ["a", "y", "1", "8"], ["b", "x", "1", "7"]]
+    assert result.rows(".item")[1:] == [["x", "9"], ["y", "8"]]
 
 
 def test_item_and_user_tables(cli, log):

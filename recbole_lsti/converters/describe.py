@@ -121,7 +121,9 @@ def _known(fmt: Format, reader: Reader) -> Format:
 
 def _roles(reader: Reader, fmt: Format, wishes: Wishes, notes: list[str]) -> dict[str, tuple[str, ...]]:
     asked = {role: tuple(column.split(",")) if role == "time" else (column,) for role, column in wishes.roles.items()}
-    for columns in asked.values():
+    for role, columns in asked.items():
+        if len(set(columns)) < len(columns):
+            raise AtomicFileError(f"--{role} ({','.join(columns)}) must name each column once")
         for column in columns:
             if not reader.has(column):
                 raise missing_column(reader.file.name, column, reader.columns)
@@ -136,6 +138,9 @@ def _roles(reader: Reader, fmt: Format, wishes: Wishes, notes: list[str]) -> dic
 
 def _features(reader: Reader, specs: Sequence[str], taken: set[str], notes: list[str]) -> list[Field]:
     """Return a field for every ``COLUMN[:type[:separator]]``, with types inferred where none is said."""
+    for spec in specs:
+        if list(specs).count(spec) > 1:
+            raise AtomicFileError(f"feature ({spec}) must be given once")
     parsed = [_feature_spec(spec, reader) for spec in specs]
     open_columns = [column for column, kind, _ in parsed if kind is None]
     con = duckdb.connect(config={"threads": 1})

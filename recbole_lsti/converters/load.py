@@ -15,6 +15,7 @@ import pyarrow as pa
 from recbole_lsti.converters.features import fault_sql, value_sql
 from recbole_lsti.converters.plan import Notify, Table, TimeSpec
 from recbole_lsti.converters.readers import UNIT_SEPARATOR, Batch, Reader, missing_column, open_reader
+from recbole_lsti.converters.recognise import date_parts
 from recbole_lsti.converters.sql import count, ident, literal
 from recbole_lsti.converters.streams import InputFile, LineReject, text_lines
 from recbole_lsti.converters.timeparse import guess_format, time_sql
@@ -151,8 +152,9 @@ def _with_time_format(
     time = table.time
     if time is None or time.is_sql or time.format is not None:
         return table
-    if len(time.source) == 3:  # day, month and year in columns of their own
-        return _replace_time(table, time, "%d %m %Y")
+    parts = date_parts(time.source)
+    if parts is not None:
+        return _replace_time(table, time, parts)
     names = [next(iter(columns[_called(spec, columns)]), spec) for spec in time.source]
     samples = peek(con, reader, names)
     texts = [" ".join(parts) for parts in zip(*(samples[name] for name in names), strict=True)]

@@ -129,7 +129,9 @@ class CsvReader(Reader):
             self.skip, lines = 1, lines[1:]
         while len(lines) > 1 and not lines[0].strip():
             self.skip, lines = self.skip + 1, lines[1:]
-        self.sep = fmt.sep or (marked.group(1) if marked else sniff_separator([x for x in lines[:50] if x], file.name))
+        self.sep = fmt.sep or (marked.group(1) if marked else "")
+        if not self.sep:
+            self.sep = sniff_separator([line for line in lines[:50] if line], file.name, fmt.decimal)
         self.quote = fmt.quote and len(self.sep) == 1
         first = self._fields(lines[0])
         if fmt.columns:
@@ -266,26 +268,32 @@ class CsvReader(Reader):
                 f"{where} (quotes inside values) must hold quotes around whole values; "
                 "--quote none reads them as plain characters"
             )
-        return Batch(_without_blank_rows(table.append_column("_line", pa.array(numbers))), rejects)
+        table = table.append_column("_line", pa.array(numbers))
+        return Batch(_without_blank_lines(table, data, sep, start + skip), rejects)
 
     def _empty(self, wanted: Sequence[str]) -> pa.Table:
         columns = {str(self.columns.index(name)): pa.array([], pa.string()) for name in wanted}
         return pa.table({**columns, "_line": pa.array([], pa.int64())})
 
 
-def _without_blank_rows(table: pa.Table) -> pa.Table:
-    """Drop rows whose wanted columns are all empty: blank lines, and lines blanked for a reason already listed."""
-    first = table.column(0)
-    if not pc.any(pc.equal(first, "")).as_py():
+def _without_blank_lines(table: pa.Table, data: bytes, sep: str, start: int) -> pa.Table:
+    """Drop the lines of nothing but separators that spreadsheets leave behind; ``start`` is the number of the first."""
+    filled = pc.not_equal(table.column(0), "")
+    if pc.all(filled).as_py():
         return table
-    filled = pc.not_equal(first, "")
     for name in table.column_names[1:-1]:
         filled = pc.or_(filled, pc.not_equal(table.column(name), ""))
-    return table.filter(filled)
+    lines = data.split(b"\n")
+    empty = np.flatnonzero(~filled.to_numpy())
+    numbers = table.column("_line").to_numpy()[empty]
+    blank = [not lines[number - start].strip(sep.encode() + b' "\r') for number in numbers.tolist()]
+    return table.filter(pa.array(~np.isin(np.arange(table.num_rows), empty[blank])))
 
 
-def sniff_separator(lines: list[str], name: str) -> str:
+def sniff_separator(lines: list[str], name: str, decimal: str) -> str:
     """Return the separator that splits the most lines into the same number of columns, and more than one.
+
+    The decimal mark separates nothing.
 
     Raises:
         AtomicFileError: if there is no line, or no separator splits the lines.
@@ -293,7 +301,7 @@ def sniff_separator(lines: list[str], name: str) -> str:
     if not lines:
         raise AtomicFileError(f"{name} (no line but blank ones) must hold at least one row")
     best, best_score = "", 0.0
-    for sep in SEPARATORS:
+    for sep in (sep for sep in SEPARATORS if sep != decimal):
         counts = [line.count(sep) for line in lines]
         usual = max(set(counts), key=counts.count)
         score = counts.count(usual) / len(counts) if usual else 0.0
@@ -463,9 +471,10 @@ def _as_text(column: pa.Array) -> pa.Array:
         return pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], pa.string())
     if pa.types.is_dictionary(kind):
         return _as_text(column.dictionary_decode())
-    if pa.types.is_floating(kind):  # whole numbers made floats by a missing value: 7.0 is the id 7
+    if pa.types.is_floating(kind):  # whole numbers made floats by a missing value, null or NaN: 7.0 is the id 7
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
         whole = pc.cast(column, pa.int64(), safe=False)
-        fits = pc.and_(pc.equal(pc.cast(whole, kind), column), pc.less(pc.abs(column), 2.0**53))
+        fits = pc.and_(pc.equal(pc.cast(whole, kind, safe=False), column), pc.less(pc.abs(column), 2.0**53))
         return pc.if_else(pc.fill_null(fits, False), pc.cast(whole, pa.string()), pc.cast(column, pa.string()))
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return pa.array([None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()], pa.string())

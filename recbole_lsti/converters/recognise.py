@@ -29,7 +29,7 @@ PREFIXES = {
     "item": ("item", "product", "news", "article", "movie", "song", "track", "book", "asin", "video"),
     "time": ("timestamp", "time", "date", "createdat", "unixtime"),
 }
-DATE_PARTS = ("day", "month", "year")
+DATE_PARTS = {"day": "%d", "month": "%m", "year": "%Y"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _CODE = re.compile(r"(id|code|zip|zipcode|year|key|no|isbn|sku)$")
 
@@ -67,6 +67,13 @@ def recognise(columns: Sequence[str], roles: Sequence[str] = tuple(EXACT)) -> di
         elif role == "time" and all(part in simple for part in DATE_PARTS):
             found[role] = tuple(simple[part] for part in DATE_PARTS)
     return found
+
+
+def date_parts(columns: Sequence[str]) -> str | None:
+    """Return the notation of a day, a month and a year in columns of their own, or None where they are not that."""
+    parts = [part for column in columns for part in DATE_PARTS if part in simplify(column)]
+    is_date = len(columns) == 3 and sorted(parts) == sorted(DATE_PARTS)
+    return " ".join(DATE_PARTS[part] for part in parts) if is_date else None
 
 
 def infer_type(name: str, values: Sequence[str]) -> tuple[str, str | None]:

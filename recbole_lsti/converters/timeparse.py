@@ -36,10 +36,7 @@ PATTERNS = (
     "%B %d, %Y",
     "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d",
-    "%Y%m%d",
-    "%Y%m%d%H%M%S",
     "%a %b %d %H:%M:%S %z %Y",
-    "%Y-%m-%d %H:%M:%S %Z",
     "%d/%b/%Y:%H:%M:%S %z",
 )
 
@@ -68,12 +65,13 @@ def time_sql(text: str, fmt: str, zone: str = "UTC") -> str:
         str: an SQL expression.
     """
     if fmt in UNITS:
-        # Whole numbers, as a rule; a decimal is exact where a double would lose the nanoseconds.
+        # Whole numbers, as a rule; a decimal is exact where a double would lose the nanoseconds. One of 28 digits
+        # times a unit of 10 fits the engine's 38, so that no time is too large to be rejected.
         unit, most = UNITS[fmt], 9 * 10**18 // UNITS[fmt]
         whole = f"TRY_CAST({text} AS BIGINT)"
         return (
             f"CASE WHEN regexp_matches({text}, '[.eE]') "
-            f"THEN TRY_CAST(TRY_CAST({text} AS DECIMAL(38, 9)) * {unit} AS BIGINT) "
+            f"THEN TRY_CAST(TRY_CAST({text} AS DECIMAL(28, 9)) * {unit} AS BIGINT) "
             f"WHEN {whole} BETWEEN -{most} AND {most} THEN {whole} * {unit} END"
         )
     if fmt == "iso":
@@ -129,6 +127,8 @@ def _guess_number(numbers: list[float]) -> str:
     middle = sorted(numbers)[len(numbers) // 2]
     if all(_is_compact_date(number) for number in numbers):
         return "%Y%m%d"
+    if all(_is_compact_date(number // 10**6) and _is_compact_clock(number % 10**6) for number in numbers):
+        return "%Y%m%d%H%M%S"
     for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)):
         if middle < limit:
             return unit
@@ -138,6 +138,10 @@ def _guess_number(numbers: list[float]) -> str:
 def _is_compact_date(number: float) -> bool:
     year, month, day = number // 10_000, number // 100 % 100, number % 100
     return 1990 <= year <= 2099 and 1 <= month <= 12 and 1 <= day <= 31 and day == int(day)
+
+
+def _is_compact_clock(number: float) -> bool:
+    return number // 10_000 < 24 and number // 100 % 100 < 60 and number % 100 < 60 and number == int(number)
 
 
 def _parsed(con: duckdb.DuckDBPyConnection, values: list[str], pattern: str) -> int:

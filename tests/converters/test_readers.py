@@ -139,6 +139,30 @@ def test_parquet_types(cli, tmp_path):
     assert "empty user_id" in result.text(".rejects.tsv")
 
 
+def test_parquet_nan_is_a_missing_value(cli, tmp_path):
+    for kind in (pa.float64(), pa.float32()):
+        table = pa.table({"user_id": pa.array([1.0, float("nan"), 2.0**30], kind), "item_id": [1, 2, 3]})
+        pa.parquet.write_table(table, tmp_path / "log.parquet")
+        result = cli(tmp_path / "log.parquet", "--max-reject-share", "0.5", "--overwrite")
+        assert result.column("user_id") == ["1", "1073741824"]
+        assert "empty user_id" in result.text(".rejects.tsv")
+
+
+@pytest.mark.parametrize("sep", [",", "::"])
+def test_a_row_that_lacks_all_that_is_read_is_rejected(cli, log, sep):
+    lines = ["user,item,ts,note", *["a,x,1,n"] * 200, ",,,hello", "", ",,,", "a,y,1,"]
+    result = cli(log("\n".join(lines).replace(",", sep)), "--sep", sep)
+    assert len(result.rows()) == 202
+    assert result.rows(".rejects.tsv")[1:] == [
+        [result.rows(".rejects.tsv")[1][0], "202", "empty user_id", ",,,hello".replace(",", sep)]
+    ]
+
+
+def test_the_decimal_mark_separates_nothing(cli, log):
+    flags = ("--no-header", "--decimal", ",", "--user", "0", "--item", "1", "--rating", "2", "--time", "3")
+    assert cli(log("1;2;3,5;100\n" * 3), *flags).rows()[1] == ["1", "2", "3.5", "100"]
+
+
 def test_excel_csv(cli, log):
     text = 'sep=;\r\nuser_id;item_id;rating;timestamp\r\na;"x;1";4,5;02.01.2020 10:00\r\n'
     result = cli(log("\ufeff" + text), "--decimal", ",")

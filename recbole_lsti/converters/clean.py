@@ -30,7 +30,7 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
         removed[step] = removed.get(step, 0) + _delete(con, condition)
 
     if steps.behaviors or steps.weights:
-        _check_behaviors(con, table, [*steps.behaviors, *steps.weights])
+        _check_behaviors(con, table, {"--behaviors": steps.behaviors, "--behavior-weights": tuple(steps.weights)})
     if steps.behaviors:
         kept = ", ".join(literal(name) for name in steps.behaviors)
         drop("behaviors", f"behavior IS NULL OR behavior NOT IN ({kept})")
@@ -56,7 +56,8 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
         drop("sample of users", _unsampled(user, steps.sample_users, steps.seed))
     if steps.weights:
         _require_new(table, "weight", "--behavior-weights")
-        cases = " ".join(f"WHEN {literal(name)} THEN {literal(f'{w:g}')}" for name, w in steps.weights.items())
+        texts = {name: repr(float(weight)).removesuffix(".0") for name, weight in steps.weights.items()}
+        cases = " ".join(f"WHEN {literal(name)} THEN {literal(text)}" for name, text in texts.items())
         con.execute(f"ALTER TABLE inter ADD COLUMN weight VARCHAR; UPDATE inter SET weight = CASE behavior {cases} END")
         table = replace(table, fields=(*table.fields, Field("weight", "float", "weight")))
     if steps.session_gap:
@@ -86,12 +87,13 @@ def _delete(con: duckdb.DuckDBPyConnection, condition: str) -> int:
     return count(con, f"DELETE FROM inter WHERE {condition}")
 
 
-def _check_behaviors(con: duckdb.DuckDBPyConnection, table: Table, names: list[str]) -> None:
+def _check_behaviors(con: duckdb.DuckDBPyConnection, table: Table, asked: dict[str, tuple[str, ...]]) -> None:
     _require(table.get("behavior") is not None, "--behaviors and --behavior-weights", "a behavior (--behavior COL)")
     there = [row[0] for row in con.execute("SELECT DISTINCT behavior FROM inter ORDER BY 1").fetchall() if row[0]]
-    for name in names:
-        if name not in there:
-            raise one_of("--behaviors", name, there[:50])
+    for flag, names in asked.items():
+        for name in names:
+            if name not in there:
+                raise one_of(flag, name, there[:50])
 
 
 def _duplicates(user: str, item: str, keep: str) -> str:

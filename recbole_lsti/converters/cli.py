@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import signal
 import sys
@@ -288,6 +289,7 @@ def _described_tables(
 
 
 def _cleaning(args: argparse.Namespace) -> Cleaning:
+    k_core = _at_least("--k-core", args.k_core, 0)
     return Cleaning(
         behaviors=tuple(args.behaviors.split(",")) if args.behaviors else (),
         weights=_numbers("--behavior-weights", args.behavior_weights),
@@ -296,8 +298,8 @@ def _cleaning(args: argparse.Namespace) -> Cleaning:
         rating_threshold=args.rating_threshold,
         duplicates=args.duplicates,
         count_as=args.count_duplicates,
-        k_core_user=args.k_core if args.k_core_user is None else args.k_core_user,
-        k_core_item=args.k_core if args.k_core_item is None else args.k_core_item,
+        k_core_user=k_core if args.k_core_user is None else args.k_core_user,
+        k_core_item=k_core if args.k_core_item is None else args.k_core_item,
         sample_users=args.sample_users,
         seed=args.seed,
         session_gap=args.session_gap,
@@ -346,7 +348,10 @@ def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
 def _numbers(flag: str, text: str | None) -> dict[str, float]:
     pairs = _pairs(flag, text.split(",") if text else ())
     try:
-        return {name: float(value) for name, value in pairs.items()}
+        numbers = {name: float(value) for name, value in pairs.items()}
+        if not all(map(math.isfinite, numbers.values())):
+            raise ValueError
+        return numbers
     except ValueError as error:
         raise AtomicFileError(f"{flag} ({text}) must give numbers, as in view=1,buy=4") from error
 

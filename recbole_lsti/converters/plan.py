@@ -180,8 +180,7 @@ class Cleaning:
             raise one_of("--duplicates", self.duplicates, DUPLICATES)
         for name in ("k_core_user", "k_core_item", "sample_users", "session_gap"):
             if getattr(self, name) < 0:
-                flag = name.replace("_", "-").replace("k-core-", "")
-                raise AtomicFileError(f"--{flag} ({getattr(self, name)}) must be 0 or more")
+                raise AtomicFileError(f"--{name.replace('_', '-')} ({getattr(self, name)}) must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ def digest(path: Path) -> str:
     return sha.hexdigest()
 
 
+def _plain(name: str) -> str:
+    """Return a field's name in YAML: quoted where it would be read as a truth value, a number or nothing."""
+    special = name.lower() in ("yes", "no", "true", "false", "on", "off", "null") or name[0].isdigit()
+    return json.dumps(name, ensure_ascii=False) if special else name
+
+
 def config_yaml(plan: Plan, tables: Sequence[Table]) -> str:
     """Return a configuration ready for RecBole's ``--config_files``.
 
@@ -61,11 +67,11 @@ def config_yaml(plan: Plan, tables: Sequence[Table]) -> str:
             order = "TO" if inter.time is not None else "RO"
             lines.append(f"eval_args: {{split: {{LS: valid_and_test}}, order: {order}, group_by: user, mode: full}}")
     lines.append("load_col:")
-    lines += [f"  {kind}: [{', '.join(names)}]" for kind, names in load.items()]
+    lines += [f"  {kind}: [{', '.join(map(_plain, names))}]" for kind, names in load.items()]
     return "\n".join(lines) + "\n"
 
 
-def write_rejects(con: duckdb.DuckDBPyConnection, loaded: Sequence[Loaded], path: Path, withhold: bool) -> int:
+def write_rejects(con: duckdb.DuckDBPyConnection, loaded: Sequence[Loaded], path: Path, withhold: bool) -> None:
     """Write file, line, reason and raw line of every rejected row, if there is any.
 
     Args:
@@ -73,8 +79,6 @@ def write_rejects(con: duckdb.DuckDBPyConnection, loaded: Sequence[Loaded], path
         loaded (Sequence[Loaded]): to name the files.
         path (Path): where to.
         withhold (bool): leave raw lines out, as they name users.
-    Returns:
-        int: rows written.
     """
     names = {table.kind: [file.name for file in table.files] for table in loaded}
     rows = con.execute("SELECT kind, file, line, reason, raw FROM rejects ORDER BY kind, file, line, rowid").fetchall()
@@ -84,7 +88,6 @@ def write_rejects(con: duckdb.DuckDBPyConnection, loaded: Sequence[Loaded], path
             for kind, file, line, reason, raw in rows:
                 text = WITHHELD if withhold else (raw or "").replace("\\", "\\\\").replace("\t", "\\t")
                 out.write(f"{names[kind][file]}\t{line}\t{reason}\t{text}\n")
-    return len(rows)
 
 
 def table_report(con: duckdb.DuckDBPyConnection, loaded: Loaded, table: Table) -> dict[str, object]:

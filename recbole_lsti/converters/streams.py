@@ -30,6 +30,7 @@ BOMB_FLOOR_BYTES = 64 << 20  # below this much output, no ratio is suspicious
 ENCODINGS = ("utf-8", "latin-1", "cp1252", "utf-16", "gb18030", "shift_jis", "euc-kr", "big5", "koi8-r", "cp1251")
 WIDE = ("utf-16", "utf-32")  # decoded before lines are looked for: a line end is more than one byte
 COMPRESSED_SUFFIXES = (".gz", ".zip", ".zst")
+STANDARD_INPUT = "standard-input"  # its copy is called so in messages and reports, wherever it lies
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -78,7 +79,7 @@ class InputFile:
         max_expansion: float = 250.0,
         on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.name = str(path)
+        self.name = STANDARD_INPUT if path.name == STANDARD_INPUT else str(path)
         self.path, self.member = _split_member(path)
         self.asked_encoding = encoding
         self.encoding = _codec(encoding) if encoding else "utf-8"
@@ -135,7 +136,7 @@ class InputFile:
                 data = data[:-1].replace(b"\r", b"\n") + data[-1:]  # a lone final \r may be half of \r\n
             cut = data.rfind(b"\n") + 1
             if len(data) - cut > MAX_LINE_BYTES:
-                at = line + data.count(b"\n")
+                at = line + last_chunk.count(b"\n") + data.count(b"\n")
                 raise AtomicFileError(f"{self.name}, line {at} must be shorter than {MAX_LINE_BYTES >> 20} MiB")
             if cut:
                 if last_chunk:
@@ -329,7 +330,7 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
     Returns:
         Path: the copy.
     """
-    target = folder / "standard-input"
+    target = folder / STANDARD_INPUT
     with target.open("wb") as out:
         while chunk := stream.read(CHUNK_BYTES):
             out.write(chunk)

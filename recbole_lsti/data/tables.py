@@ -54,7 +54,8 @@ class AtomicTables(Dataset):
         ]
         lacking = (load_col or set()) - {field.name for field in header}
         if lacking:
-            self.logger.warning(f"{filepath} has no column {', '.join(sorted(lacking))}, which load_col asks for")
+            names = ", ".join(sorted(map(str, lacking)))  # YAML reads a bare No as False
+            self.logger.warning(f"{filepath} has no column {names}, which load_col asks for")
         if not fields:
             self.logger.warning(f"No columns has been loaded from [{source}]")
             return None

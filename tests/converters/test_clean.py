@@ -41,9 +41,15 @@ def test_behaviors(convert_rows):
 
 
 def test_behavior_weights(convert_rows):
-    result = convert_rows(ROWS, "--behavior-weights", "view=1,buy=4.5")
+    result = convert_rows(ROWS, "--behavior-weights", "view=1,buy=1234567.125")
     assert result.rows()[0][-1] == "weight:float"
-    assert result.column("weight") == ["1", "1", "4.5", "1", ""]
+    assert result.column("weight") == ["1", "1", "1234567.125", "1", ""]
+
+
+def test_an_unknown_behavior_names_the_flag(cli, log):
+    path = log(HEADER + "a,x,1,100000000,view\n")
+    assert "--behavior-weights (veiw) must be one of view" in cli(path, "--behavior-weights", "veiw=1").err
+    assert "--behaviors (veiw) must be one of view" in cli(path, "--behaviors", "veiw").err
 
 
 def test_an_unknown_behavior(cli, log, nothing_left):
@@ -145,7 +151,9 @@ def test_cleaning_that_leaves_nothing(cli, log, nothing_left):
         (["--count-duplicates", "n"], "--count-duplicates must come with --duplicates"),
         (["--behavior-weights", "view"], "must be of the form NAME=VALUE"),
         (["--behavior-weights", "view=much"], "must give numbers"),
-        (["--k-core", "-1"], "must be 0 or more"),
+        (["--behavior-weights", "view=nan"], "must give numbers"),
+        (["--k-core", "-1"], "--k-core (-1) must be 0 or more"),
+        (["--k-core-user", "-1"], "--k-core-user (-1) must be 0 or more"),
         (["--duplicates", "last", "--count-duplicates", "a b"], "field name (a b) must consist of"),
         (["--duplicates", "last", "--count-duplicates", "User_id"], "User_id is there already"),
         (["--duplicates", "last", "--count-duplicates", "rowid"], "rowid is there already"),

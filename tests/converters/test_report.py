@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import sys
 
 import pytest
 
@@ -72,6 +74,25 @@ def test_the_configuration_is_yaml(cli, log):
     assert config["load_col"]["item"] == ["item_id", "title"]
     assert config["field_separator"] == "\t"
     assert config["benchmark_filename"] == ["train", "valid", "test"]
+
+
+def test_names_that_yaml_would_take_for_values(cli, log):
+    yaml = pytest.importorskip("yaml")
+    words = ["No", "on", "Yes", "null", "plain"]
+    rows = log(f"user_id,item_id,timestamp,{','.join(words)}\na,x,1,1,1,1,1,1\n")
+    features = [part for word in words for part in ("--feature", f"{word}:token")]
+    config = yaml.safe_load(cli(rows, *features, "--duplicates", "first", "--count-duplicates", "7").text(".yaml"))
+    assert config["load_col"]["inter"] == ["user_id", "item_id", *words, "7", "timestamp"]
+
+
+def test_standard_input_has_one_name(cli, monkeypatch):
+    texts = []
+    for name in ("made", "again"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((ROWS + "c,,4,100000000\n").encode())))
+        result = cli("-", "--max-reject-share", "0.5", name=name)
+        texts.append(result.text(".rejects.tsv"))
+        assert json.loads(result.text(".report.json"))["inputs"][0]["file"] == "standard-input"
+    assert texts[0] == texts[1]
 
 
 def test_no_rejects_no_file(cli, log):

@@ -67,6 +67,14 @@ def test_text_lines_finds_lines_across_chunks(log, monkeypatch):
     assert text_lines(file, {1, 50, 100}) == {1: "line 1", 50: "line 50", 100: "line 100"}
 
 
+def test_a_line_without_end_is_named(log, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 10)
+    monkeypatch.setattr(streams, "MAX_LINE_BYTES", 100)
+    path = log("".join(f"line {n}\n" for n in range(1, 51)) + "x" * 200)
+    with pytest.raises(AtomicFileError, match="line 51 must be shorter"):
+        list(InputFile(path).lines())
+
+
 def test_a_bomb_is_stopped(cli, log, nothing_left):
     bomb = gzip.compress(HEAD.encode() + b"a,x,1\n" * (30 << 20))
     result = cli(log(bomb, "log.csv.gz"), "--max-expansion", "100")

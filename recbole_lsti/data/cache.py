@@ -15,6 +15,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,8 @@ class Cache:
             logger.warning(f"cache {path} is corrupt ({' '.join(str(error).split())}): rebuilt")
             shutil.rmtree(path, ignore_errors=True)
             return None
-        os.utime(path)
+        with suppress(OSError):  # read-only, or evicted by another run: the arrays are mapped already
+            os.utime(path)
         return entry
 
     def save(self, name: str, entry: Entry) -> None:

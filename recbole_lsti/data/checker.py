@@ -30,6 +30,10 @@ class Columns:
     seq_separator: str = " "
     encoding: str = "utf-8"
 
+    def line_of(self, path: Path, row: int) -> int:
+        """Return the number, from 1, of the line in which a row of a file, from 0, begins."""
+        return line_of_row(path, int(row), self.separator, self.encoding)
+
 
 @dataclass
 class Report:
@@ -89,7 +93,7 @@ def check(folder: str | Path, columns: Columns | None = None, session_gap: float
     for name, key in (("user", columns.user), ("item", columns.item)):
         table = tables.get(folder / f"{folder.name}.{name}")
         if table is not None and key in table:
-            _check_keys(folder / f"{folder.name}.{name}", table[key], report)
+            _check_keys(folder / f"{folder.name}.{name}", table[key], columns, report)
             if inter is not None and key in inter:
                 _compare_ids(name, table[key], inter[key], report)
     if inter is not None and {columns.user, columns.item} <= set(inter):
@@ -128,7 +132,7 @@ def _check_file(path: Path, columns: Columns, report: Report) -> pd.DataFrame | 
     for name in needed:
         if name not in table:
             report.errors.append(str(AtomicFileError.at(path, 1, f"column {name} must be there")))
-    _check_values(path, table, needed, report)
+    _check_values(path, table, needed, columns, report)
     return table
 
 
@@ -143,7 +147,7 @@ def _check_bytes(path: Path, joined: int, report: Report) -> None:
         report.notes.append(f"{path.name}: {joined} lines are part of a quoted field that began above them")
 
 
-def _check_values(path: Path, table: pd.DataFrame, needed: list[str], report: Report) -> None:
+def _check_values(path: Path, table: pd.DataFrame, needed: list[str], columns: Columns, report: Report) -> None:
     """Look for missing, infinite and negative values; in an .inter file, for rows that are there twice."""
     for name, values in table.items():
         if values.dtype == object:  # lists: empty where missing
@@ -151,12 +155,12 @@ def _check_values(path: Path, table: pd.DataFrame, needed: list[str], report: Re
         missing = np.flatnonzero(values.isna())
         if len(missing):
             fate = "RecBole drops the row" if name in needed[:2] else "RecBole fills in the mean, or the padding token"
-            where = f"first in line {line_of_row(path, int(missing[0]))}"
+            where = f"first in line {columns.line_of(path, missing[0])}"
             report.notes.append(f"{path.name}: {len(missing):,} missing values of {name} ({where}): {fate}")
         if values.dtype.kind == "f" and np.isinf(values).any():
             row = int(np.flatnonzero(np.isinf(values))[0])
             rule = f"{name} ({values.iloc[row]}) must be a finite number"
-            report.errors.append(str(AtomicFileError.at(path, line_of_row(path, row), rule)))
+            report.errors.append(str(AtomicFileError.at(path, columns.line_of(path, row), rule)))
     if len(needed) == 3 and needed[2] in table and table[needed[2]].dtype.kind in "if":
         _check_time(path, needed[2], table[needed[2]].to_numpy(), report)
     if needed and set(needed) <= set(table):
@@ -178,11 +182,11 @@ def _check_time(path: Path, name: str, time: np.ndarray, report: Report) -> None
         report.notes.append(f"{path.name}: {earlier:,} rows are earlier than the row above them")
 
 
-def _check_keys(path: Path, keys: pd.Series, report: Report) -> None:
+def _check_keys(path: Path, keys: pd.Series, columns: Columns, report: Report) -> None:
     repeated = np.flatnonzero(keys.duplicated() & keys.notna())
     if len(repeated):
         first = int(repeated[0])
-        where = f"first in line {line_of_row(path, first)}: {keys.iloc[first]}"
+        where = f"first in line {columns.line_of(path, first)}: {keys.iloc[first]}"
         report.notes.append(f"{path.name}: {len(repeated):,} rows repeat a {keys.name} ({where}); the first row counts")
 
 

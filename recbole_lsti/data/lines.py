@@ -6,6 +6,8 @@ import codecs
 import csv
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,16 +90,11 @@ def scan_lines(
     return _checked(path, Lines(rows, widths))
 
 
-def line_of_row(path: str | Path, row: int) -> int:
-    """Return the number, from 1, of the line that holds a row, from 0; blank lines are no rows."""
-    with open(path, "rb") as file:
-        file.readline()
-        for number, line in enumerate(file, start=2):
-            if line.strip(b" \r\n"):
-                if row == 0:
-                    return number
-                row -= 1
-    raise IndexError(f"{path} has no such row")
+def line_of_row(path: str | Path, row: int, separator: str = "\t", encoding: str = "utf-8") -> int:
+    """Return the number, from 1, of the line in which a row, from 0, begins; blank lines are no rows."""
+    with closing(_records(path, separator, encoding)) as records:
+        filled = (line for line, _, record in records if len(record) > 1 or (record and record[0].strip(" ")))
+        return next(islice(filled, row, None))
 
 
 def first_undecodable_line(path: str | Path, encoding: str) -> AtomicFileError:
@@ -136,27 +133,34 @@ def _blank(block: np.ndarray, cuts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return filled[stops] == filled[starts]
 
 
-def _scan_records(
-    path: str | Path, separator: str, n_columns: int, encoding: str, ragged: list[tuple[int, int]] | None
-) -> Lines:
-    """The same, slowly, for files in which a field may be quoted and hold separators or line ends."""
+def _records(path: str | Path, separator: str, encoding: str) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the first and the last line of each record below the header, and its fields, which may be quoted."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
         with open(path, encoding=encoding, errors="replace", newline="") as file:
             records = csv.reader(file, delimiter=separator)
             next(records, None)
-            rows, joined, line = 0, 0, records.line_num
+            line = records.line_num
             for record in records:
-                joined += records.line_num - line - 1
-                if len(record) != n_columns and (len(record) > 1 or (record and record[0].strip())):
-                    if ragged is None:
-                        quoted = records.line_num > line + 1
-                        raise _ragged(path, line + 1, len(record), n_columns, quoted)
-                    ragged.append((line + 1, len(record)))
-                rows += any(record) or len(record) > 1
+                yield line + 1, records.line_num, record
                 line = records.line_num
     finally:
         csv.field_size_limit(limit)
+
+
+def _scan_records(
+    path: str | Path, separator: str, n_columns: int, encoding: str, ragged: list[tuple[int, int]] | None
+) -> Lines:
+    """The same, slowly, for files in which a field may be quoted and hold separators or line ends."""
+    rows, joined = 0, 0
+    with closing(_records(path, separator, encoding)) as records:
+        for first, last, record in records:
+            joined += last - first
+            if len(record) != n_columns and (len(record) > 1 or (record and record[0].strip())):
+                if ragged is None:
+                    raise _ragged(path, first, len(record), n_columns, last > first)
+                ragged.append((first, len(record)))
+            rows += any(record) or len(record) > 1
     return _checked(path, Lines(rows, np.full(n_columns, -1, dtype=np.int64), joined))
 
 

@@ -111,7 +111,8 @@ def read_table(
             integers.difference_update(error.args)
     for field in fields:
         if field.type.endswith("seq"):
-            columns[field.name] = _lists(path, field, columns[field.name], seq_separator)
+            texts = columns[field.name]
+            columns[field.name] = _lists(path, field, texts, seq_separator, separator, encoding)
     return pd.DataFrame(columns, copy=False), lines
 
 
@@ -307,13 +308,15 @@ def _joiner(field: Field, integers: set[str], rows: int) -> _Floats | _Words | _
     return _Integers(rows) if field.name in integers else _Words()
 
 
-def _lists(path: str | Path, field: Field, texts: np.ndarray, separator: str) -> np.ndarray:
+def _lists(
+    path: str | Path, field: Field, texts: np.ndarray, seq_separator: str, separator: str, encoding: str
+) -> np.ndarray:
     """Split every text of a column at once.
 
     Returns:
         ndarray: (rows,) of arrays: object tokens, or float64.
     """
-    words = np.array((separator + _MARK + separator).join(texts).split(separator), dtype=object)
+    words = np.array(f"{seq_separator}{_MARK}{seq_separator}".join(texts).split(seq_separator), dtype=object)
     mark = words == _MARK
     kept = (words != "") & ~mark
     row = np.cumsum(mark)[kept]
@@ -323,7 +326,7 @@ def _lists(path: str | Path, field: Field, texts: np.ndarray, separator: str) ->
             flat = flat.astype(np.float64)
         except ValueError:
             wrong = next(index for index, word in enumerate(flat) if not _is_number(word))
-            line = line_of_row(path, int(row[wrong]))
+            line = line_of_row(path, int(row[wrong]), separator, encoding)
             raise AtomicFileError.at(path, line, f"{field.name} ({flat[wrong]}) must be a number") from None
     ends = np.cumsum(np.bincount(row, minlength=len(texts)))
     return pd.Series(np.split(flat, ends[:-1]), dtype=object).to_numpy()
@@ -342,7 +345,7 @@ def _first_non_number(path: str | Path, numbers: Sequence[Field], separator: str
             wrong = pd.to_numeric(words, errors="coerce").isna() & words.notna()
             if wrong.any():
                 place = int(np.flatnonzero(wrong)[0])
-                line = line_of_row(path, row + place)
+                line = line_of_row(path, row + place, separator, encoding)
                 return AtomicFileError.at(path, line, f"{field.name} ({words.iloc[place]}) must be a number")
         row += len(chunk)
     return AtomicFileError.at(path, None, f"{', '.join(field.name for field in numbers)} must hold numbers")

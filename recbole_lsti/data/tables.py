@@ -95,9 +95,8 @@ class AtomicTables(Dataset):
     def _check_time(self, path: str, time: np.ndarray) -> None:
         if time.dtype != np.int64 and np.isinf(time).any():
             row = int(np.flatnonzero(np.isinf(time))[0])
-            raise AtomicFileError.at(
-                path, line_of_row(path, row), f"{self.time_field} ({time[row]}) must be a finite number"
-            )
+            line = line_of_row(path, row, self.config["field_separator"], self.config["encoding"] or "utf-8")
+            raise AtomicFileError.at(path, line, f"{self.time_field} ({time[row]}) must be a finite number")
 
     def _load_user_or_item_feat(self, token: str, dataset_path: str, source: Any, field_name: str) -> Any:
         feat = super()._load_user_or_item_feat(token, dataset_path, source, field_name)

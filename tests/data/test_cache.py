@@ -122,6 +122,17 @@ def test_every_setting_of_data_sets_is_in_the_key_or_has_no_part_in_the_tables()
     assert set(dataset_arguments) - set(snapshot.KEYS) == later | graph | {"benchmark_filename"}
 
 
+def test_an_entry_that_cannot_be_marked_as_used_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached(folder)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("recbole_lsti.data.cache.os.utime", refuse)
+    monkeypatch.setattr("recbole_lsti.data.tables.read_table", None)
+    assert len(cached(folder)) == 200
+
+
 def test_changed_files_make_an_entry_stale(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     cached(folder)
     stat = (folder / "d.inter").stat()

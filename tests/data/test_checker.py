@@ -94,6 +94,16 @@ def test_what_is_odd_but_works_is_noted(tmp_path: Path) -> None:
         assert words in notes, words
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_notes_name_lines_below_quoted_ones(tmp_path: Path, end: str) -> None:
+    folder = inter(tmp_path / "odd", (HEADER + '"u\n1"\ta\t5\nu1\ta\t6\n\ta\t7\n').replace("\n", end))
+    (folder / "odd.item").write_text('item_id:token;name:token\na;"x\ny"\nb;z\na;z\n'.replace("\n", end))
+    notes = "\n".join(check(folder).notes)
+    assert "1 missing values of user_id (first in line 5)" in notes
+    notes = "\n".join(check(folder, Columns(separator=";")).notes)
+    assert "odd.item: 1 rows repeat a item_id (first in line 5: a)" in notes
+
+
 def test_statistics_by_hand(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     rows = [("u", "a", 0), ("u", "b", 10), ("u", "a", 5000), ("v", "a", 7), ("v", "a", 7)]

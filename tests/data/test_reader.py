@@ -250,6 +250,9 @@ BROKEN = {
     "invalid UTF-8": (GOOD.encode() + b"u\tcaf\xe9\t4\n", 5, "byte 0xe9 at 6 must be utf-8"),
     "invalid UTF-8 in the header": (b"us\xe9r_id:token\ti:token\n", 1, "byte 0xe9 at 3"),
     "infinite time": (GOOD + "u\tl\tinf\n", 5, "timestamp (inf) must be a finite number"),
+    "infinite time behind a quoted line end": (HEADER + '"u\nv"\ti\t1\nu\tj\tinf\n', 4, "timestamp (inf)"),
+    "word behind a quoted line end": (HEADER + '"u\nv"\ti\t1\n\nu\tj\tx\n', 5, "timestamp (x) must be a number"),
+    "word behind old Mac line ends": ((GOOD + "u\tl\tx\n").replace("\n", "\r"), 5, "timestamp (x) must be a number"),
     "word as time": (GOOD + "\nu\tl\tyesterday\n", 6, "timestamp (yesterday) must be a number"),
 }
 
@@ -298,6 +301,13 @@ def test_other_encodings_are_read_and_unknown_ones_refused(tmp_path: Path) -> No
         assert dataset.field2id_token["item_id"][3] == "é"
     with fails(AtomicFileError, "encoding (utf-9) must be one that Python knows"):
         LSTIDataset(make_config(tmp_path / "latin-1", encoding="utf-9"))
+
+
+def test_the_line_of_a_bad_list_is_told_in_any_encoding(tmp_path: Path) -> None:
+    text = 'user_id:token;vector:float_seq\n"a\nb";1 2\nc;1 x\n'
+    path = inter_of(tmp_path / "lists", text.encode("utf-16"))
+    with fails(AtomicFileError, f"{path}, line 4: vector (x) must be a number"):
+        read_table(path, separator=";", encoding="utf-16")
 
 
 def test_a_line_of_two_megabytes_is_read(tmp_path: Path) -> None:

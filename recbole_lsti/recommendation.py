@@ -79,7 +79,8 @@ def recommend_from(
     for name, given in (("users", users), ("histories", histories), ("times", times)):
         if isinstance(given, str) or not isinstance(given, Iterable | None):
             raise TypeError(f"{name} ({given}) must be a list")
-    histories = list(histories or [])
+    users = [] if users is None else [str(user) for user in users]
+    histories = [] if histories is None else list(histories)
     for history in histories:
         if isinstance(history, str):
             raise TypeError(f"a history ({history}) must be a list of item ids: {history.split()}")
@@ -90,7 +91,7 @@ def recommend_from(
     item_ids: list[np.ndarray] = []
     events_of: list[When] = []
     skipped: dict[Hashable, list[str]] = {}
-    for user, events in _known_users(dataset, [str(user) for user in users or []]):
+    for user, events in _known_users(dataset, users):
         names.append(user)
         item_ids.append(dataset.inter_feat.events.columns[dataset.iid_field][events].numpy())
         events_of.append(events)

@@ -55,6 +55,8 @@ def test_a_history_gets_what_a_user_with_that_history_gets(trained):
     assert set(by_history["user"]) == {0}
     both = recbole_lsti.recommend(trained, users=["u1", "u2"], histories=[["i1"], ["i2", "i3"]], k=2)
     assert list(both["user"].unique()) == ["u1", "u2", 0, 1]
+    arrays = recbole_lsti.recommend(trained, np.array(["u1", "u2"]), np.array([["i2", "i3"]] * 2), k=2)
+    assert list(arrays["user"].unique()) == ["u1", "u2", 0, 1]
 
 
 def test_unknown_names(trained):

@@ -23,7 +23,11 @@ class LightSampler(RepeatableSampler):
             user_ids: of the targets; not read.
             item_ids (ndarray): (n,) the targets themselves.
             num (int): items for each.
+        Raises:
+            ValueError: if there is no other item to draw.
         """
+        items = len(self.prob) if self.distribution == "popularity" else self.item_num - 1
+        _check_choice(items)
         target = np.tile(np.asarray(item_ids), num)
         drawn = np.zeros(len(target), dtype=np.int64)
         again = np.arange(len(target))
@@ -42,6 +46,8 @@ class FixedNegatives:
 
     Args:
         sampler (RepeatableSampler): what says how items are distributed.
+    Raises:
+        ValueError: if a target may be the only item to draw.
     """
 
     SEED = 2020
@@ -52,6 +58,7 @@ class FixedNegatives:
         if sampler.distribution == "popularity":
             weight = np.bincount(sampler._get_candidates_list(), minlength=sampler.item_num) ** float(sampler.alpha)
         weight[0] = 0  # padding
+        _check_choice(np.count_nonzero(weight))
         self._up_to = np.cumsum(weight / weight.sum())
 
     def __getattr__(self, name: str) -> Any:
@@ -71,3 +78,8 @@ class FixedNegatives:
             more = np.searchsorted(self._up_to, random.random(2 * num), side="right")
             drawn = np.concatenate([drawn, more[more != item]])
         return drawn[:num]
+
+
+def _check_choice(items: int) -> None:
+    if items < 2:
+        raise ValueError(f"items to draw negatives from ({items}) must be at least 2: a negative is not its target")

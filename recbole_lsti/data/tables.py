@@ -241,9 +241,11 @@ class AtomicTables(Dataset):
             feat = getattr(self, feat_name)
             first = 0 if feat_name == "inter_feat" else 1  # row 0 of the others is the padding
             for field in feat:
-                missing = int(feat[field].iloc[first:].isna().sum())
-                if missing and self.field2type[field] == FeatureType.FLOAT:
+                values, ftype = feat[field].iloc[first:], self.field2type[field]
+                if ftype == FeatureType.FLOAT and (missing := int(values.isna().sum())):
                     self._tell(f"{feat_name}: {missing} missing values of {field} filled with the mean")
+                elif ftype == FeatureType.TOKEN and (missing := int((values.isna() | (values == 0)).sum())):
+                    self._tell(f"{feat_name}: {missing} missing values of {field} filled with the padding token")
         super()._fill_nan()
 
     def _normalize(self) -> None:

@@ -343,7 +343,8 @@ def test_what_is_filtered_and_filled_is_counted_in_the_log(tmp_path: Path, caplo
         ("u", "c", 3, 6),
     ]
     write(folder, "inter", "user_id:token item_id:token rating:float timestamp:float", rows)
-    write(folder, "item", "item_id:token price:float", [("a", 2), ("a", 3), ("b", ""), ("z", 1)])
+    items = [("a", 2, "x"), ("a", 3, ""), ("b", "", ""), ("z", 1, "")]
+    write(folder, "item", "item_id:token price:float kind:token", items)
     config = make_config(
         folder, rm_dup_inter="first", val_interval={"rating": "[0,5]"}, filter_inter_by_user_or_item=False
     )
@@ -357,6 +358,7 @@ def test_what_is_filtered_and_filled_is_counted_in_the_log(tmp_path: Path, caplo
         "inter_feat: 1 of 4 rows filtered: rating is not in [0,5] (val_interval)",
         "item_feat: 1 of 4 items have no row: filled",
         "item_feat: 2 missing values of price filled with the mean",
+        "item_feat: 3 missing values of kind filled with the padding token",
     ):
         assert line in caplog.text
 

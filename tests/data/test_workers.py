@@ -18,7 +18,7 @@ from reference import write
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
 from recbole_lsti.data.loader import Batch, PrefixTrainDataLoader, SequenceTrainDataLoader
-from recbole_lsti.data.sampler import LightSampler
+from recbole_lsti.data.sampler import FixedNegatives, LightSampler
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sequence": {"model": "LSTI", "train_batch_tokens": 64},
@@ -143,6 +143,21 @@ def test_the_sampler_makes_no_set_a_user_and_draws_what_recboles_draws(folder: P
         drawn.append(sampler.sample_by_user_ids(users, items, 3))
     assert torch.equal(*drawn)
     assert isinstance(loaders(folder, SETTINGS["prefix with negatives"])[0]._sampler, LightSampler)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_there_must_be_an_item_beside_the_target(folder: Path, distribution: str) -> None:
+    dataset = loaders(folder, SETTINGS["prefix"])[0]._dataset
+    sampler = LightSampler("train", dataset, distribution)
+    assert len(FixedNegatives(sampler).sample_by_user_ids([1], [1], 3)) == 3
+    if distribution == "uniform":
+        sampler.item_num = 2
+    else:  # all events are of one item
+        sampler.prob = {1: 1.0}
+        sampler._get_candidates_list = lambda: [1, 1]
+    for draw in (lambda: sampler.sample_by_user_ids([1], [1], 3), lambda: FixedNegatives(sampler)):
+        with pytest.raises(ValueError, match=r"items to draw negatives from \(1\) must be at least 2"):
+            draw()
 
 
 def test_batches_are_pinned_for_a_gpu_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,11 @@ PEEK_ROWS = 1000
 
 @dataclass
 class Loaded:
-    """What came of reading one table: rows seen and kept, and how its columns were understood."""
+    """What came of reading one table: rows read, made of them and kept, and how its columns were understood."""
 
     kind: str
     rows_in: int = 0
+    rows_made: int = 0
     rows_kept: int = 0
     repeated_keys: int = 0
     time_format: str | None = None
@@ -72,6 +73,7 @@ def load_table(con: duckdb.DuckDBPyConnection, table: Table, max_expansion: floa
             _insert(con, insert, batch, table.kind, number)
             loaded.rows_in += batch.table.num_rows + len(batch.rejects)
             notify("read", {"kind": table.kind, "bytes": taken["bytes"], "rows": loaded.rows_in})
+    loaded.rows_made = count(con, f"SELECT count(*) FROM {table.kind}")
     _set_bad_rows_aside(con, table.kind)
     for statement in table.after:
         con.execute(statement.format(table=table.kind))
@@ -252,11 +254,12 @@ def check_share(con: duckdb.DuckDBPyConnection, loaded: Loaded, limit: float) ->
         [loaded.kind],
     ).fetchone()
     bad = count(con, "SELECT count(*) FROM rejects WHERE kind = ?", [loaded.kind])
-    share = bad / max(1, loaded.rows_in)
+    rows = max(1, loaded.rows_in, loaded.rows_made)  # a line of many events makes many rows
+    share = bad / rows
     if row is not None and share > limit:
         where = f"{loaded.files[row[2]].name}, line {row[3]}"
         raise AtomicFileError(
-            f"bad rows of {loaded.kind} ({share:.2%} of {loaded.rows_in:,}) must be at most {limit:.2%} "
+            f"bad rows of {loaded.kind} ({share:.2%} of {rows:,}) must be at most {limit:.2%} "
             f"(--max-reject-share); most often: {row[0]}, first in {where}"
         )
     if loaded.rows_kept == 0:

@@ -424,6 +424,27 @@ def test_a_source_whose_files_are_compressed(cli, tmp_path):
     assert result.text(".item") == CASES["amazon-2014"][1][".item"]
 
 
+@pytest.mark.parametrize(
+    ("source", "name", "line", "cut", "reason"),
+    [
+        ("otto", "otto-recsys-train.jsonl", OTTO, '{"session": 8, "events": [{"aid": 1', "not a JSON object"),
+        ("30music", "sessions.idomaar", IDOMAAR, IDOMAAR[:100], "empty user_id"),
+    ],
+)
+def test_a_cut_last_line_is_rejected(cli, log, source, name, line, cut, reason):
+    result = cli(log(line * 100 + cut, name), "--source", source)
+    assert len(result.rows()) == 201
+    assert [row[1:] for row in result.rows(".rejects.tsv")[1:]] == [["101", reason, cut.replace("\t", "\\t")]]
+
+
+def test_the_share_of_bad_rows_is_one_of_rows_where_lines_hold_many(cli, log, nothing_left):
+    events = ", ".join(f'{{"aid": {n}, "ts": 1659304800025, "type": "clicks"}}' for n in range(100))
+    good, bad = (f'{{"session": 7, "events": [{part}]}}\n' for part in (events, events.replace("1659304800025", "1")))
+    result = cli(log(good * 3 + bad.replace('"ts": 1,', '"ts": -1,'), "otto-recsys-train.jsonl"), "--source", "otto")
+    assert "bad rows of inter (25.00% of 400) must be at most 1.00%" in result.err
+    nothing_left()
+
+
 def test_zone_grain_and_encoding_reach_a_source(cli, log):
     path = log("1,2014-04-07T10:51:09.277Z,214536502,0\n", "yoochoose-clicks.dat")
     result = cli(path, "--source", "yoochoose", "--time-grain", "day", "--encoding", "utf-8")

@@ -71,9 +71,10 @@ SESSIONS_30MUSIC = Table(
     time_at=2,
     patterns=("sessions.idomaar",),
     format=IDOMAAR,
-    relation=(
-        "SELECT *, unnest(json_extract(\"relations\", '$.objects[*]')) AS play "
-        'FROM (SELECT * FROM {raw} WHERE json_valid("relations"))'
+    relation=(  # relations that are no JSON stay as one row, to be rejected
+        "SELECT *, unnest(CASE WHEN relations IS NULL THEN [NULL]::JSON[] "
+        "ELSE json_extract(relations, '$.objects[*]') END) AS play FROM "
+        '(SELECT * REPLACE (CASE WHEN json_valid("relations") THEN "relations" END AS relations) FROM {raw})'
     ),
     columns=("time", "relations"),
 )

@@ -80,7 +80,10 @@ OTTO = Table(
     time_at=2,
     patterns=("otto-recsys-*.jsonl", "otto-recsys-*.json"),
     format=Format("json"),
-    relation="SELECT * EXCLUDE (events), unnest(json_extract(\"events\", '$[*]')) AS event FROM {raw}",
+    relation=(  # a line that is no JSON stays as one row, to be rejected
+        "SELECT * EXCLUDE (events), unnest(CASE WHEN _broken THEN [NULL]::JSON[] "
+        "ELSE json_extract(\"events\", '$[*]') END) AS event FROM {raw}"
+    ),
     columns=("events",),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from recbole_lsti.converters.plan import Field, Plan
+from recbole_lsti.converters.recognise import LITERAL_LIST, LITERAL_TEXT
 from recbole_lsti.converters.sql import ident, literal
 from recbole_lsti.errors import AtomicFileError, nearest
 
@@ -29,6 +30,8 @@ CREATE OR REPLACE TEMP MACRO json_values(x) AS CASE WHEN regexp_matches(x, '^\s*
     THEN json_extract_string(x, '$[*][*]') ELSE json_extract_string(x, '$[*]') END;
 CREATE OR REPLACE TEMP MACRO words(x) AS CASE
     WHEN x LIKE '[%' AND json_valid(x) THEN joined([clean(v) for v in json_values(x)])
+    WHEN x LIKE '[%' AND regexp_full_match(x, {literal(LITERAL_LIST)}) THEN joined([
+        clean(regexp_replace(v[2:-2], '\\(.)', '\1', 'g')) for v in regexp_extract_all(x, {literal(LITERAL_TEXT)})])
     ELSE nullif(trim(regexp_replace(x, '\s+', ' ', 'g')), '') END;
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -30,6 +31,9 @@ PREFIXES = {
     "time": ("timestamp", "time", "date", "createdat", "unixtime"),
 }
 DATE_PARTS = {"day": "%d", "month": "%m", "year": "%Y"}
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+LITERAL_LIST = rf"\[\s*{_QUOTED}(?:\s*,\s*{_QUOTED})*\s*,?\s*\]"  # of texts, as Python prints it
+LITERAL_TEXT = rf"({_QUOTED})"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _CODE = re.compile(r"(id|code|zip|zipcode|year|key|no|isbn|sku)$")
 
@@ -89,7 +93,7 @@ def infer_type(name: str, values: Sequence[str]) -> tuple[str, str | None]:
     if not filled:
         return "token", None
     if all(value.startswith("[") and value.endswith("]") for value in filled):
-        return "token_seq", None
+        return ("token_seq" if all(map(_is_list, filled)) else "token"), None
     if all(_NUMBER.fullmatch(value) for value in filled):
         return ("token", None) if _CODE.search(simplify(name)) else ("float", None)
     for sep in ("|", ">", ";"):
@@ -97,3 +101,11 @@ def infer_type(name: str, values: Sequence[str]) -> tuple[str, str | None]:
             return "token_seq", sep
     words = sum(len(value.split()) for value in filled) / len(filled)
     return ("token_seq", None) if words >= 2 else ("token", None)
+
+
+def _is_list(value: str) -> bool:
+    """Say whether a cell is a JSON array, or a list of texts as Python prints it."""
+    try:
+        return isinstance(json.loads(value), list)
+    except (ValueError, RecursionError):
+        return re.fullmatch(LITERAL_LIST, value) is not None

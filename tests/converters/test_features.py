@@ -51,6 +51,15 @@ def test_json_arrays_are_sequences_and_nested_ones_are_flattened(convert_values)
     assert convert_values(values, "token_seq") == ["a_b c", "A B_b C", ""]
 
 
+def test_lists_as_python_prints_them(convert_values):
+    lists = [["Action", "Sci-Fi"], ["L'Oreal", "a, b"], ['say "x"', "d'or"], ["both ' and \""], ["x"]]
+    values = [str(each) for each in lists]
+    assert convert_values(values, "token_seq") == [
+        "Action Sci-Fi", "L'Oreal a,_b", '"say_""x"" d\'or"', '"both_\'_and_"""', "x",
+    ]  # fmt: skip
+    assert convert_values(["[broken 'list]", "[]"], "token_seq", "--overwrite") == ["[broken 'list]", ""]
+
+
 def test_float_sequences(convert_values):
     assert convert_values(["1 2.5", "3"], "float_seq") == ["1 2.5", "3"]
     assert convert_values(["1|2.5"], "float_seq:|", "--overwrite") == ["1 2.5"]

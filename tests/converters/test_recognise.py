@@ -53,6 +53,8 @@ def test_simplify():
         ("path", ["Home > Kitchen", "Home"], ("token_seq", ">")),
         ("title", ["The first of them", "And another one"], ("token_seq", None)),
         ("tags", ['["a", "b"]', "[]"], ("token_seq", None)),
+        ("genres", ["['Action', 'Sci-Fi']", "[]"], ("token_seq", None)),
+        ("notes", ["[sic, and so on]"], ("token", None)),
         ("empty", ["", " "], ("token", None)),
     ],
 )

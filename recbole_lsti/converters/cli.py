@@ -293,8 +293,8 @@ def _cleaning(args: argparse.Namespace) -> Cleaning:
     return Cleaning(
         behaviors=tuple(args.behaviors.split(",")) if args.behaviors else (),
         weights=_numbers("--behavior-weights", args.behavior_weights),
-        since=parse_moment(args.since, "--since") if args.since else None,
-        until=parse_moment(args.until, "--until", end_of_day=True) if args.until else None,
+        since=parse_moment(args.since, "--since", zone=args.timezone) if args.since else None,
+        until=parse_moment(args.until, "--until", end_of_day=True, zone=args.timezone) if args.until else None,
         rating_threshold=args.rating_threshold,
         duplicates=args.duplicates,
         count_as=args.count_duplicates,

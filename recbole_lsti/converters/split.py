@@ -19,7 +19,7 @@ def assign_parts(con: duckdb.DuckDBPyConnection, table: Table, split: Split) -> 
         table (Table): the first required field is the user.
         split (Split): how to cut. A global cut in time never divides rows of one moment.
     Raises:
-        AtomicFileError: an item's token cannot stand in a list, which RecBole splits at blanks.
+        AtomicFileError: an item's token cannot stand in a list, which RecBole splits at blanks; or a part has no rows.
     """
     user, item = (ident(name) for name in table.keys)
     if split.layout == "sequences":
@@ -42,14 +42,18 @@ def assign_parts(con: duckdb.DuckDBPyConnection, table: Table, split: Split) -> 
         )
     else:
         quantiles = f"quantile_disc(_ts, {train!r}), quantile_disc(_ts, {min(train + valid, 1.0)!r})"
-        first, second = one_row(con, f"SELECT {quantiles} FROM inter")
-        part = f"CASE WHEN _ts <= {first} THEN 'train' WHEN _ts <= {second} THEN 'valid' ELSE 'test' END"
+        low, high = one_row(con, f"SELECT {quantiles} FROM inter")
+        part = f"CASE WHEN _ts <= {low} THEN 'train' WHEN _ts <= {high} THEN 'valid' ELSE 'test' END"
     con.execute(
         f"CREATE TABLE parted AS SELECT *, {part} AS _part FROM ("
         f"SELECT *, row_number() OVER (ORDER BY _ts, rowid) AS _at, "
         f"row_number() OVER (PARTITION BY {user} ORDER BY _ts, rowid) AS _place, "
         f"count(*) OVER (PARTITION BY {user}) AS _n FROM inter)"
     )
+    first = 2 if split.layout == "sequences" else 1  # the first row of a user has no list before it
+    for name in PARTS:
+        if con.execute(f"SELECT 1 FROM parted WHERE _part = '{name}' AND _place >= {first} LIMIT 1").fetchone() is None:
+            raise AtomicFileError(f"--split ({split.kind}) must leave rows in every part; {name} would have none")
 
 
 def part_query(table: Table, split: Split, part: str, columns: str) -> str:

@@ -156,22 +156,25 @@ def seconds_sql(nanoseconds: str) -> str:
     return f"CASE WHEN {rest} = 0 THEN CAST({whole} AS VARCHAR) ELSE ({whole}) || '.' || {decimals} END"
 
 
-def parse_moment(text: str, flag: str, end_of_day: bool = False) -> int:
-    """Return a date, an ISO time or Unix seconds given on the command line as Unix seconds (UTC).
+def parse_moment(text: str, flag: str, end_of_day: bool = False, zone: str = "UTC") -> int:
+    """Return a date, an ISO time or Unix seconds given on the command line as Unix seconds.
 
     Args:
         text (str): for instance ``2020-01-31``, ``2020-01-31T12:00:00+01:00`` or ``1580428800``.
         flag (str): the flag, for the message.
         end_of_day (bool): a bare date means its last second.
+        zone (str): zone of a date or time that states none.
     Raises:
         AtomicFileError: if it is none of these.
     """
     if re.fullmatch(r"\d{9,11}", text):
         return int(text)
     con = duckdb.connect(config={"threads": 1})
-    con.execute("SET TimeZone = 'UTC'")
-    (second,) = one_row(con, f"SELECT {time_sql('moment', 'iso')} // 1000000000 FROM (SELECT ? AS moment)", [text])
+    con.execute(f"SET TimeZone = {literal(zone)}")
+    whole_day = end_of_day and len(text.strip()) <= 10
+    moment = "CAST(TRY_CAST(moment AS DATE) + 1 AS VARCHAR)" if whole_day else "moment"
+    (second,) = one_row(con, f"SELECT {time_sql(moment, 'iso')} // 1000000000 FROM (SELECT ? AS moment)", [text])
     con.close()
     if second is None:
         raise AtomicFileError(f"{flag} ({text}) must be a date (2020-01-31), an ISO time or Unix seconds")
-    return int(second) + (86399 if end_of_day and len(text.strip()) <= 10 else 0)
+    return int(second) - whole_day

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -133,7 +133,7 @@ def _blank(block: np.ndarray, cuts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return filled[stops] == filled[starts]
 
 
-def _records(path: str | Path, separator: str, encoding: str) -> Iterator[tuple[int, int, list[str]]]:
+def _records(path: str | Path, separator: str, encoding: str) -> Generator[tuple[int, int, list[str]], None, None]:
     """Yield the first and the last line of each record below the header, and its fields, which may be quoted."""
     limit = csv.field_size_limit(sys.maxsize)
     try:

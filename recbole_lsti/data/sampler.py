@@ -26,8 +26,7 @@ class LightSampler(RepeatableSampler):
         Raises:
             ValueError: if there is no other item to draw.
         """
-        items = len(self.prob) if self.distribution == "popularity" else self.item_num - 1
-        _check_choice(items)
+        _check_choice(len(self.prob) if self.distribution == "popularity" else self.item_num - 1)
         target = np.tile(np.asarray(item_ids), num)
         drawn = np.zeros(len(target), dtype=np.int64)
         again = np.arange(len(target))
@@ -58,7 +57,7 @@ class FixedNegatives:
         if sampler.distribution == "popularity":
             weight = np.bincount(sampler._get_candidates_list(), minlength=sampler.item_num) ** float(sampler.alpha)
         weight[0] = 0  # padding
-        _check_choice(np.count_nonzero(weight))
+        _check_choice(int(np.count_nonzero(weight)))
         self._up_to = np.cumsum(weight / weight.sum())
 
     def __getattr__(self, name: str) -> Any:

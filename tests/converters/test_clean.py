@@ -64,6 +64,12 @@ def test_date_range_includes_both_ends(convert_rows):
     assert convert_rows(ROWS, *flags).column("item_id") == ["x", "y", "x"]
 
 
+def test_since_and_until_are_in_the_zone_of_the_times(cli, log):
+    rows = log("user,item,ts\na,x,2020-01-01 23:30\na,y,2020-01-02 00:30\na,z,2020-01-03 00:30\n")
+    flags = ("--timezone", "Asia/Tokyo", "--since", "2020-01-02", "--until", "2020-01-02")
+    assert cli(rows, *flags).column("item_id") == ["y"]
+
+
 def test_rating_threshold_makes_feedback_implicit(convert_rows):
     result = convert_rows(ROWS, "--rating-threshold", "3.5")
     assert result.rows()[0] == ["user_id:token", "item_id:token", "timestamp:float", "behavior:token"]

@@ -70,7 +70,8 @@ def test_the_configuration(cli, log, tmp_path):
 def test_the_configuration_is_yaml(cli, log):
     yaml = pytest.importorskip("yaml")
     items = log("item_id,title\nx,A film\n", "items.csv")
-    config = yaml.safe_load(cli(log(ROWS), "--items", items, "--split", "time").text(".yaml"))
+    rows = log(ROWS + "a,x,5,100000002\na,x,5,100000003\n")
+    config = yaml.safe_load(cli(rows, "--items", items, "--split", "loo").text(".yaml"))
     assert config["load_col"]["item"] == ["item_id", "title"]
     assert config["field_separator"] == "\t"
     assert config["benchmark_filename"] == ["train", "valid", "test"]

@@ -65,7 +65,7 @@ def test_leakage_is_reported(cli, log):
     assert report["share of test rows before the last training row"] == 1.0  # b's last event comes later
     assert report["share of test rows that repeat a training row"] == 1.0
     assert report["share of valid rows of items unseen in training"] == 1.0
-    timed = json.loads(cli(log(ROWS), "--split", "time", name="timed").text(".report.json"))["split"]
+    timed = json.loads(cli(log(ROWS), "--split", "time:0.5,0.25,0.25", name="timed").text(".report.json"))["split"]
     assert timed["share of valid rows before the last training row"] == 0.0
 
 
@@ -93,6 +93,20 @@ def test_items_with_blanks_cannot_stand_in_lists(cli, log, nothing_left):
     assert "item_id (The Wall 0) must have no blanks" in result.err
     nothing_left()
     assert cli(rows, "--split", "loo", "--split-layout", "rows").rows(".test.inter")[1][1] == "The Wall 3"
+
+
+@pytest.mark.parametrize(
+    ("split", "times", "part"),
+    [("loo", "01", "valid"), ("loo", "012", "train"), ("time", "0000", "valid"), ("ratio", "01", "valid")],
+)
+def test_every_part_must_have_rows(cli, log, nothing_left, split, times, part):
+    rows = log(
+        "user_id,item_id,timestamp\n" + "".join(f"a,i{at},{100_000_000 + int(t)}\n" for at, t in enumerate(times))
+    )
+    result = cli(rows, "--split", split)
+    assert result.code == 2
+    assert f"--split ({split}) must leave rows in every part; {part} would have none" in result.err
+    nothing_left()
 
 
 def test_a_split_needs_times(cli, log, nothing_left):

@@ -154,6 +154,11 @@ def test_moments():
     assert parse_moment("2020-01-02", "--until", end_of_day=True) == 1_578_009_599
     assert parse_moment("2020-01-02T10:00:00+00:00", "--since") == SECOND
     assert parse_moment(str(SECOND), "--since") == SECOND
+    tokyo, berlin = ({"flag": "--until", "zone": zone} for zone in ("Asia/Tokyo", "Europe/Berlin"))
+    assert parse_moment("2020-01-02", **tokyo) == 1_577_923_200 - 9 * 3600
+    assert parse_moment("2020-01-02T10:00:00Z", **tokyo) == SECOND
+    day = [parse_moment("2020-03-29", end_of_day=end, **berlin) for end in (False, True)]
+    assert day[1] - day[0] == 23 * 3600 - 1, "summer time begins"
     with pytest.raises(AtomicFileError, match=r"--since \(soon\) must be a date"):
         parse_moment("soon", "--since")
 

@@ -25,24 +25,24 @@ from typing import Any
 import numpy as np
 from machine import describe_machine
 
-USERS, LENGTH = 6_000, 200  # 1.2M events: more than the largest catalogue has items
-FIRST = 60  # steps before the timed ones: they touch the optimiser's memory for the first time
-
 
 def main() -> None:
     """Time every size in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="catalogue sizes")
+    parser.add_argument("--users", type=int, default=6_000, help="users of each catalogue (default: 6000)")
+    parser.add_argument("--length", type=int, default=200, help="events of a user (default: 200)")
+    parser.add_argument("--first", type=int, default=60, help="steps before the timed ones (default: 60)")
     parser.add_argument("--steps", type=int, default=60, help="steps timed (default: 60)")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args()
     if known.size:
-        print(json.dumps(time_steps(known.size, known.steps, rest)))
+        print(json.dumps(time_steps(known, rest)))
         return
     rows = []
     for size in known.items:
-        command = [sys.executable, __file__, "--size", str(size), "--steps", str(known.steps), *rest]
+        command = [sys.executable, __file__, *sys.argv[1:], "--size", str(size)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], file=sys.stderr)
@@ -59,8 +59,8 @@ def main() -> None:
         known.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
-    """Train on a catalogue of `n_items` and return a step's median seconds and the process's peak memory."""
+def time_steps(known: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    """Train on a catalogue of `known.size` items and return a step's median seconds and the process's peak memory."""
     import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
     from recbole_lsti.cli import parse_settings
     from recbole_lsti.compat import tensorboard_folder
@@ -71,15 +71,15 @@ def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
 
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        write_events(Path(folder), n_items)
+        write_events(Path(folder), known.size, known.users, known.length)
         settings = {"loss_type": "SSM", "data_path": folder, "checkpoint_dir": folder, "show_progress": False}
         config = LSTIConfig("LSTI", "catalogue", config_dict={**settings, **parse_settings(rest)})
         dataset, (train_data, _, _), model = build(config)
         with tensorboard_folder(None):
             trainer = trainer_class(config)(config, model)
-        loader = Timed(train_data, FIRST + steps)
+        loader = Timed(train_data, known.first + known.steps)
         trainer._train_epoch(loader, 0)
-    clock, processor = np.diff(loader.started, axis=0)[FIRST:].T
+    clock, processor = np.diff(loader.started, axis=0)[known.first :].T  # the first touch the optimiser's memory
     return {
         "items": int(dataset.item_num) - 1,
         "step_seconds": statistics.median(clock.tolist()),
@@ -88,16 +88,15 @@ def time_steps(n_items: int, steps: int, rest: list[str]) -> dict[str, Any]:
     }
 
 
-def write_events(folder: Path, n_items: int) -> None:
+def write_events(folder: Path, n_items: int, users: int, length: int) -> None:
     """Write catalogue/catalogue.inter: every item once, the other events of random items, in random order."""
     random = np.random.default_rng(0)
-    n_events = USERS * LENGTH
-    drawn = random.integers(n_items, size=n_events - n_items)
+    drawn = random.integers(n_items, size=users * length - n_items)
     item = random.permutation(np.r_[np.arange(n_items), drawn])
     (folder / "catalogue").mkdir()
     with open(folder / "catalogue" / "catalogue.inter", "w", encoding="utf-8") as file:
         file.write("user_id:token\titem_id:token\ttimestamp:float\n")
-        for time_, row in enumerate(item.reshape(LENGTH, USERS)):
+        for time_, row in enumerate(item.reshape(length, users)):
             file.writelines(f"u{user}\ti{each}\t{time_}\n" for user, each in enumerate(row))
 
 

@@ -70,18 +70,21 @@ def main() -> None:
     """Run every row `--rounds` times, in turn, and print the medians and what they come to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each row (default: 3)")
+    parser.add_argument(
+        "--million", type=int, default=MILLION, help="rows that stand for a million: fewer for a trial of this program"
+    )
     parser.add_argument("--folder", type=Path, help="keep the data and the cache here (default: a temporary folder)")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
     known = parser.parse_args()
     if known.row:
-        print(json.dumps(measure(ROWS[known.row], known.folder)))
+        print(json.dumps(measure(ROWS[known.row], known.folder, known.million)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = known.folder or Path(temporary)
         for millions in CATALOGUES:
-            make_data(folder, millions)
-        runs = run_rows(folder, known.rounds)
+            make_data(folder, millions, known.million)
+        runs = run_rows(folder, known.rounds, known.million)
     medians = {
         row: {key: statistics.median(run[key] for run in found) for key in found[0]} for row, found in runs.items()
     }
@@ -100,13 +103,13 @@ def main() -> None:
         known.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def run_rows(folder: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
+def run_rows(folder: Path, rounds: int, million: int) -> dict[str, list[dict[str, float]]]:
     """Measure each row in fresh processes, all rows once before the next round begins."""
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     runs: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
     for _ in range(rounds):
         for row, found in runs.items():
-            command = [sys.executable, __file__, "--row", row, "--folder", str(folder)]
+            command = [sys.executable, __file__, "--row", row, "--folder", str(folder), "--million", str(million)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             found.append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{row}: {found[-1]}", file=sys.stderr)
@@ -132,31 +135,31 @@ def derive(medians: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
-def make_data(folder: Path, millions: int, seed: int = 2020) -> None:
-    """Write <folder>/m<millions>/m<millions>.inter unless it is there: user_id, item_id, rating, timestamp."""
-    name = f"m{millions}"
+def make_data(folder: Path, millions: int, million: int, seed: int = 2020) -> None:
+    """Write <folder>/m<rows>/m<rows>.inter unless it is there: user_id, item_id, rating, timestamp."""
+    name = f"m{millions * million}"
     path = folder / name / f"{name}.inter"
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
-    users, items = CATALOGUES[millions]
+    users, items = (size * million // MILLION for size in CATALOGUES[millions])
     with open(path, "w", encoding="ascii") as file:
         file.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
         start = 1_400_000_000
         for _ in range(millions):
-            user = random.integers(1, users + 1, MILLION)
-            item = 1 + (items * random.random(MILLION) ** 2).astype(np.int64)  # few items are popular
-            rating = random.integers(1, 6, MILLION)
-            moment = start + np.sort(random.integers(0, 20 * MILLION, MILLION))
+            user = random.integers(1, users + 1, million)
+            item = 1 + (items * random.random(million) ** 2).astype(np.int64)  # few items are popular
+            rating = random.integers(1, 6, million)
+            moment = start + np.sort(random.integers(0, 20 * million, million))
             start = int(moment[-1])
             columns = (column.tolist() for column in (user, item, rating, moment))
             file.writelines(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in zip(*columns, strict=True))
 
 
-def measure(row: Row, folder: Path) -> dict[str, float]:
+def measure(row: Row, folder: Path, million: int) -> dict[str, float]:
     """Do what a row says in this process and return its figures."""
-    name = f"m{row.millions}"
+    name = f"m{row.millions * million}"
     if row.what == "check":  # as users start it, imports and all
         command = [sys.executable, "-m", "recbole_lsti.cli", "check-data", name, "--data_path", str(folder)]
         return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True), children=True)[1]

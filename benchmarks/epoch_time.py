@@ -5,7 +5,8 @@
 All sides have their default sizes, see the same 97,171 targets an epoch and run in fresh processes, in turn. The rows
 `as RecBole trains it` are started as RecBole's run_recbole starts them; the others as `recbole-lsti train` does, which
 tells glibc to keep freed memory and leaves torch's anomaly detection off, which RecBole turns on for every sequential
-model. `prefix` differs from RecBole's own in these two things alone.
+model. `prefix` differs from RecBole's own in these two things alone. Any setting that all models read may follow as
+--key=value.
 """
 
 from __future__ import annotations
@@ -48,16 +49,17 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="*", default=["LSTI", "SASRec", "GRU4Rec"], help="leave out rows of the others"
     )
+    parser.add_argument("--dataset", default="ml-100k", help="name of the data set (default: ml-100k)")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    known = parser.parse_args()
+    known, rest = parser.parse_known_args()
     if known.side:
-        print(json.dumps(time_epochs(SIDES[known.side])))
+        print(json.dumps(time_epochs(SIDES[known.side], known.dataset, rest)))
         return
     seconds: dict[str, list[float]] = {side: [] for side in SIDES if SIDES[side].model in known.models}
     for _ in range(known.rounds):
         for side in seconds:
-            command = [sys.executable, __file__, "--side", side]
+            command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             seconds[side] += json.loads(done.stdout.splitlines()[-1])
             print(f"{side}: {', '.join(f'{value:.1f}' for value in seconds[side])} s", file=sys.stderr)
@@ -67,11 +69,11 @@ def main() -> None:
         print(f"{side:<32}{value:>18.1f}{value / median['LSTI']:>12.1f}")
     if known.output:
         known.output.parent.mkdir(parents=True, exist_ok=True)
-        record = {"machine": describe_machine(), "seconds": seconds, "median": median}
+        record = {"machine": describe_machine(), "settings": rest, "seconds": seconds, "median": median}
         known.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def time_epochs(side: Side) -> list[float]:
+def time_epochs(side: Side, dataset: str, rest: list[str]) -> list[float]:
     """Train a fresh model for some epochs and return the seconds of each."""
     import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
     from recbole_lsti.compat import tensorboard_folder
@@ -85,17 +87,19 @@ def time_epochs(side: Side) -> list[float]:
     from recbole.utils import init_seed
 
     from recbole_lsti import data
+    from recbole_lsti.cli import parse_settings
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.trainer import trainer_class
 
     sys.argv = sys.argv[:1]  # RecBole's Config reads the command line
+    settings = {"use_gpu": False, "checkpoint_dir": ".", **parse_settings(rest)}
     if side.train_mode:
-        settings = {"use_gpu": False, "checkpoint_dir": ".", "train_mode": side.train_mode}
-        config, make_dataset = LSTIConfig(side.model, "ml-100k", config_dict=settings), data.create_dataset
+        settings["train_mode"] = side.train_mode
+        config, make_dataset = LSTIConfig(side.model, dataset, config_dict=settings), data.create_dataset
         make_trainer = trainer_class(config)
     else:
-        settings = {"use_gpu": False, "checkpoint_dir": ".", "train_neg_sample_args": None}  # cross-entropy needs none
-        config, make_dataset = Config(side.model, "ml-100k", config_dict=settings), create_dataset
+        settings["train_neg_sample_args"] = None  # cross-entropy needs none
+        config, make_dataset = Config(side.model, dataset, config_dict=settings), create_dataset
         make_trainer = Trainer
     # RecBole's sine.py turns this on for every model when it is imported, and this package turns it back
     torch.autograd.set_detect_anomaly(side.train_mode is None)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import math
+import mmap
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_lsti import cli
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
 
@@ -29,6 +34,35 @@ def run(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedPro
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     return done
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a program, and the processes it starts for its rows, in the test's own process: without an import each."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    start = subprocess.run
+
+    def printed(main: Any, arguments: list[str]) -> str:
+        with monkeypatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+            patch.setattr(sys, "argv", ["program", *arguments])
+            main()
+        return out.getvalue()
+
+    def run_program(name: str, *arguments: object) -> str:
+        module = importlib.import_module(name)
+
+        def row(command: list[str], **options: Any) -> Any:
+            if command[:2] == [sys.executable, module.__file__]:
+                return SimpleNamespace(stdout=printed(module.main, command[2:]))
+            if command[:4] == [sys.executable, "-m", "recbole_lsti.cli", "train"]:
+                return SimpleNamespace(stdout=printed(cli.main, command[3:]))
+            return start(command, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "run", row)
+            return printed(module.main, [str(argument) for argument in arguments])
+
+    return run_program
 
 
 # ---- prepare.py ---------------------------------------------------------------------------------------------------
@@ -174,6 +208,94 @@ def test_time_to_quality_trains_every_side_in_turn(tiny, tmp_path):
     rows = [line for line in done.stdout.splitlines() if line.startswith(("SASRec", "LSTI"))]
     assert len(rows) == 3
     assert "up to an epoch later" in done.stdout
+
+
+# ---- accuracy.py --------------------------------------------------------------------------------------------------
+
+
+def test_accuracy_gives_mean_and_deviation_over_the_seeds(run_here, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--data_path={tiny}", "--epochs=1", "--short_window=4", "--show_progress=False", *TINY]
+    out = run_here("accuracy", "--dataset", "tiny", "--seeds", 2, *flags, "--output", "out.json")
+    record = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    assert [each["seed"] for each in record["runs"]] == [2020, 2021]
+    assert (record["settings"], bool(record["machine"])) == (flags, True)
+    for ranking in ("test_result", "test_result_unseen"):
+        first, second = (each[ranking]["ndcg@10"] for each in record["runs"])
+        figures = record["summary"][f"{ranking} ndcg@10"]
+        assert figures == pytest.approx({"mean": (first + second) / 2, "sd": abs(first - second) / math.sqrt(2)})
+        assert f"{ranking:<20}ndcg@10       {figures['mean']:.4f} ± {figures['sd']:.4f}" in out.splitlines()
+
+
+# ---- epoch_time.py ------------------------------------------------------------------------------------------------
+
+
+def test_epoch_time_times_every_side(run_here, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--dataset", "tiny", "--models", "LSTI", "GRU4Rec"]
+    settings = [f"--data_path={tiny}", "--hidden_size=8", "--load_col={'inter': ['user_id', 'item_id', 'timestamp']}"]
+    with torch.autograd.set_detect_anomaly(False):  # and as before afterwards: RecBole's side turns it on
+        out = run_here("epoch_time", *flags, *settings, "--output", "out.json")
+    record = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    epochs = {"LSTI": 4, "GRU4Rec as RecBole trains it": 1, "GRU4Rec, sequence": 4}
+    assert {side: len(seconds) for side, seconds in record["seconds"].items()} == epochs
+    assert all(seconds > 0 for seconds in record["median"].values())
+    assert (record["settings"], bool(record["machine"])) == (settings, True)
+    rows = {line[:32].rstrip(): line[32:].split() for line in out.splitlines()[-3:]}
+    assert rows.keys() == epochs.keys()
+    assert rows["LSTI"][1] == "1.0"
+
+
+# ---- history_length.py and catalogue.py ---------------------------------------------------------------------------
+
+
+def test_history_length_gives_the_exponent_of_the_cost(run_here, tmp_path):
+    flags = ["--lengths", 4, 8, 16, "--tokens", 64, "--steps", 2, "--short_window=4", *TINY]
+    printed = run_here("history_length", *flags, "--output", tmp_path / "out.json")
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    seconds = record["processor_seconds"]
+    assert {length: len(each) for length, each in seconds.items()} == {"4": 2, "8": 2, "16": 2}
+    assert min(min(each) for each in seconds.values()) > 0
+    assert math.isfinite(record["exponent"])
+    assert printed.endswith(f"\nexponent of the cost in the length of a history: {record['exponent']:.3f}\n")
+    assert [line.split()[0] for line in printed.splitlines()[3:6]] == ["4", "8", "16"]
+
+
+def test_catalogue_times_every_size(run_here, tmp_path):
+    sizes = ["--items", 30, 90, "--users", 20, "--length", 12, "--first", 1, "--steps", 2, "--train_batch_tokens=40"]
+    flags = ["--hidden_size=8", "--inner_size=16", "--short_window=4", "--use_gpu=False", "--n_negatives=8"]
+    out = run_here("catalogue", *sizes, *flags, "--output", tmp_path / "out.json")
+    first, second = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["sizes"]
+    assert (first["items"], second["items"]) == (30, 90), "each item is met"
+    assert all(value > 0 for row in (first, second) for value in row.values())
+    assert first["times_first"] == 1
+    assert second["times_first"] == second["processor_seconds"] / first["processor_seconds"]
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["30", "90"]
+
+
+# ---- data_pipeline.py ---------------------------------------------------------------------------------------------
+
+
+def test_data_pipeline_measures_every_row_and_holds_it_against_the_targets(run_here, tmp_path):
+    with mmap.mmap(-1, 2**26) as block:  # memory is the peak above what is held: let this process have a peak behind it
+        block.write(bytes(2**26))
+    out = run_here("data_pipeline", "--million", 500, "--rounds", 2, "--output", tmp_path / "out.json")
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    module = sys.modules["data_pipeline"]
+    assert {row: len(found) for row, found in record["runs"].items()} == dict.fromkeys(module.ROWS, 2)
+    assert all(min(row["seconds"], row["cpu_seconds"], row["mib"]) > 0 for row in record["medians"].values())
+    large = [row["batches"] for name, row in record["medians"].items() if name.endswith("20M")]
+    assert large[0] > 1
+    assert large == 3 * large[:1], "whether the rows are read from files or from the cache"
+    results = record["results"]
+    assert results["faster_prefix"] == pytest.approx(
+        record["medians"]["RecBole, 1M"]["seconds"] / record["medians"]["ours, prefix, 1M"]["seconds"]
+    )
+    assert all(map(math.isfinite, results.values()))
+    for line, (text, key, bound, sign) in zip(out.splitlines()[-len(module.TARGETS) :], module.TARGETS, strict=True):
+        met = results[key] >= bound if sign == ">=" else results[key] <= bound
+        assert line.startswith(text)
+        assert line.endswith("missed") != met
 
 
 # ---- profile_step.py ----------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import ast
 import importlib
 import importlib.util
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,19 @@ def test_the_tables_of_settings_agree_with_properties() -> None:
     there += [ROOT / "properties" / folder for folder in ("dataset", "profile")]
     assert named == {path.relative_to(ROOT).as_posix() for path in there}
     assert writer.with_tables(page) == page, "run: python docs/write_config_tables.py"
+
+
+def test_the_picture_is_the_one_that_the_program_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    committed = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    if f"Matplotlib v{matplotlib.__version__}," not in committed:
+        pytest.skip("docs/architecture.svg is of another version of matplotlib")
+    shutil.copy(ROOT / "docs" / "draw_architecture.py", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["draw_architecture.py"])
+    with matplotlib.rc_context():
+        load_script(tmp_path / "draw_architecture.py").main()
+    drawn = (tmp_path / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == committed, "run: python docs/draw_architecture.py"
 
 
 def test_a_key_without_a_reason_is_refused(tmp_path: Path) -> None:

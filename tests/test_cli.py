@@ -59,6 +59,7 @@ def test_every_flag_of_recboles_program_is_there():
         (["train", "--config_files", "none.yaml"], "config file (none.yaml) must exist"),
         (["train", "--nproc", "2", "--epoch=1"], "config key (epoch) must be one that is read (did you mean epochs?)"),
         (["recommend", "none.pth", "--users", "1"], "checkpoint (none.pth) must exist"),
+        (["recommend", "x.pth", "--history", "1 2", "--times", "5 x"], "times (5 x) must be numbers, separated by"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -68,6 +69,13 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop:  # argparse leaves by itself
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"{recbole_lsti.__version__}\n"
 
 
 COMMANDS = ["train", "tune", "recommend", "convert", "check-data", "benchmark", "compare", "doctor"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import math
 import os
@@ -23,6 +24,7 @@ from recbole_lsti import cli
 from recbole_lsti.trainer import PortableTrainer
 from recbole_lsti.tune import study as studies
 from recbole_lsti.tune import tune
+from recbole_lsti.tune.cli import arguments_of
 from recbole_lsti.tune.space import read_space
 
 SPACE = "learning_rate: {log: [1e-3, 1e-1]}\nhidden_size: [8, 16]\n"
@@ -143,6 +145,20 @@ def test_the_command_searches_and_its_best_file_trains_to_the_same_score(
     assert result["best_valid_score"] == score
     assert result["model"] == "LSTI"
     assert result["test_result"] is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [(["--no-prune"], "prune", False), (["--sampler-seed", "7"], "seed", 7), (["--study", "mine"], "study", "mine")],
+)
+def test_flags_become_arguments_of_tune(flags: list[str], key: str, value: Any) -> None:
+    def arguments(*more: str) -> dict[str, Any]:
+        return arguments_of(cli.build_parser().parse_args(["tune", "--space", "space.yaml", *more]), {"epochs": "1"})
+
+    given = arguments(*flags)
+    assert inspect.signature(tune).bind(**given).arguments == given
+    assert arguments()[key] != value
+    assert given == {**arguments(), key: value}
 
 
 class Ranked:

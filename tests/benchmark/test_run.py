@@ -339,6 +339,15 @@ def test_a_setting_that_no_model_of_the_plan_reads_is_told(place, in_process, ca
     assert error.count("\n") == 1, "a misspelt one is refused"
 
 
+@pytest.mark.parametrize("own", [{}, {"ranking": "pop5"}], ids=str)
+def test_the_ranking_of_a_flag_wins_over_the_plan_s(place, in_process, capsys, own):
+    write_plan(["Markov"], **own)
+    assert main(["benchmark", "plan.yaml", "--dry-run", "--ranking", "uni7"]) == 0
+    out = capsys.readouterr().out
+    assert "mode: uni7\n" in out
+    assert "pop5" not in out
+
+
 def test_the_environment_is_told():
     here = environment()
     assert here["versions"]["recbole"] == "1.2.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -151,6 +152,34 @@ def test_a_data_set_that_is_split_already_and_other_names_are_checked(tmp_path: 
     assert report.numbers["rows"] == 2
     assert "column user_id must be there" in "\n".join(check(folder).errors)
     assert "file must exist" in "\n".join(check(tmp_path).errors)
+
+
+PLAIN = HEADER[:-1] + "\tnear:float_seq\nu\ta\t0\t1 2\nu\tb\t10\t3\nu\ta\t5000\t4 5\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "text", "sessions"),
+    [
+        ("--user_id_field", "uid", PLAIN.replace("user_id", "uid"), 2),
+        ("--item_id_field", "iid", PLAIN.replace("item_id", "iid"), 2),
+        ("--time_field", "at", PLAIN.replace("timestamp", "at"), 2),
+        ("--field_separator", ",", PLAIN.replace("\t", ","), 2),
+        ("--seq_separator", "|", PLAIN.replace("1 2", "1|2").replace("4 5", "4|5"), 2),
+        ("--session_gap", "5", PLAIN, 3),
+    ],
+)
+def test_each_flag_is_needed_to_count_the_sessions(
+    tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, value: str, text: str, sessions: int
+) -> None:
+    inter(tmp_path / "own", text)
+
+    def counted(*flags: str) -> int | None:
+        main(["check-data", "own", "--data_path", str(tmp_path), *flags])
+        found = re.search(r"^ *sessions +(\d+) ", capsys.readouterr().out, flags=re.MULTILINE)
+        return int(found[1]) if found else None
+
+    assert counted(flag, value) == sessions
+    assert counted() != sessions
 
 
 def test_without_time_what_needs_it_is_left_out(tmp_path: Path) -> None:

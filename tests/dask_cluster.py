@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
-
-import recbole_lsti
+from helpers import environment
 
 
 class Cluster:
@@ -45,11 +43,12 @@ class Cluster:
         return self._start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
 
     def _start(self, *words: str) -> subprocess.Popen:
-        here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1])}
         self._started += 1
         with open(self._folder / f"dask-{self._started}.log", "wb") as log:
             command = [sys.executable, "-m", "dask", *words]
-            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env={**os.environ, **here})
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self._folder, env={**environment(), "OMP_NUM_THREADS": "1"}
+            )
 
     def mend(self) -> None:
         if self.processes[0].poll() is not None:

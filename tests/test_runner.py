@@ -465,19 +465,11 @@ def knowledge_graph(folder: Path, items: list[str]) -> dict:
 def test_two_processes_train_one_model(tiny, workplace, small, split):
     settings = {**small, "data_path": str(tiny), "eval_args": {"split": {"LS": split}}}
     arguments = [f"--{key}={value}" for key, value in settings.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "recbole_lsti.cli",
-        "train",
-        "-d",
-        "tiny",
-        "--nproc",
-        "2",
-        "--port",
-        str(free_port()),
-    ]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, env={**os.environ})
+    command = [sys.executable, "-m", "recbole_lsti.cli", "train", "-d", "tiny", "--nproc", "2", *arguments]
+    for _ in range(2):  # another program may be faster to take the port
+        done = subprocess.run([*command, "--port", str(free_port())], capture_output=True, text=True, timeout=300)
+        if "address already in use" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     (run_dir,) = (workplace / "saved").iterdir()
     result = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))

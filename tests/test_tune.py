@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 import io
 import math
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from helpers import environment, read_trials, wait_for
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -37,6 +36,7 @@ def workplace(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     place.mkdir()
     (place / "space.yaml").write_text(SPACE)
     monkeypatch.chdir(place)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the programs that a test starts
     return place
 
 
@@ -44,11 +44,6 @@ def workplace(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def settings(tiny: Path, small: dict) -> dict[str, Any]:
     del small["hidden_size"], small["show_progress"]
     return {**small, "epochs": 1, "data_path": str(tiny)}
-
-
-def rows_of(folder: str | Path) -> list[dict[str, str]]:
-    with open(Path(folder) / "trials.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 # ---- spaces ------------------------------------------------------------------------------------------------------
@@ -134,7 +129,7 @@ def test_the_command_searches_and_its_best_file_trains_to_the_same_score(
     ]
     best = Path("saved/tune-tiny/LSTI/best.yaml")
     assert f"recbole-lsti train --config_files {best}" in out
-    rows = rows_of(best.parent)
+    rows = read_trials(best.parent)
     assert [row["state"] for row in rows] == ["complete"] * 3
     content = yaml.safe_load(best.read_text())
     score = max(float(row["score"]) for row in rows)
@@ -233,7 +228,7 @@ def test_every_model_gets_the_same_trials(workplace: Path, settings: dict) -> No
 def test_a_refused_combination_is_recorded_and_the_search_goes_on(workplace: Path, settings: dict) -> None:
     Path("space.yaml").write_text("hidden_size: [15, 8]\n")
     (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=6, sampler="random", seed=1)
-    rows = rows_of(found.folder)
+    rows = read_trials(found.folder)
     assert {row["state"] for row in rows if row["hidden_size"] == "8"} == {"complete"}
     refused = [row for row in rows if row["hidden_size"] == "15"]
     assert {row["state"] for row in refused} == {"fail"}
@@ -271,25 +266,17 @@ def test_hopeless_trials_are_pruned_at_epochs(workplace: Path, settings: dict) -
         "data_path": ".",
         "train_batch_tokens": 60,
     }
-    (found,) = tune(["LSTI"], "chain", "space.yaml", config_dict=settings, n_trials=14, sampler="random", seed=3)
-    rows = rows_of(found.folder)
+    search: dict[str, Any] = {"config_dict": settings, "sampler": "random", "seed": 3}
+    (found,) = tune(["LSTI"], "chain", "space.yaml", n_trials=14, **search)
+    rows = read_trials(found.folder)
     pruned = [row for row in rows if row["state"] == "pruned"]
     assert found.n_pruned == len(pruned) > 0
     assert all(int(row["epochs"]) < 4 for row in pruned)
     assert all(row["reason"] == "below the median" for row in pruned)
     assert [row["epochs"] for row in rows if row["state"] == "complete"] == ["4"] * found.n_complete
-    (whole,) = tune(
-        ["LSTI"],
-        "chain",
-        "space.yaml",
-        config_dict=settings,
-        n_trials=14,
-        sampler="random",
-        seed=3,
-        prune=False,
-        study="b",
-    )
-    assert whole.n_pruned == 0
+    as_far = int(pruned[0]["trial"]) + 1  # the same trials again, up to the first one that was pruned
+    (whole,) = tune(["LSTI"], "chain", "space.yaml", n_trials=as_far, prune=False, study="b", **search)
+    assert (whole.n_pruned, whole.n_complete) == (0, as_far)
 
 
 def test_minutes_end_the_search_and_the_trial_under_way(workplace: Path, settings: dict) -> None:
@@ -298,7 +285,7 @@ def test_minutes_end_the_search_and_the_trial_under_way(workplace: Path, setting
     (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=50, minutes=0.03)
     assert time.perf_counter() - started < 30
     assert 1 <= found.n_complete < 50
-    last = rows_of(found.folder)[-1]
+    last = read_trials(found.folder)[-1]
     assert last["reason"] == "ended by the budget of minutes"
     assert int(last["epochs"]) < 1000
     assert float(last["score"]) > 0
@@ -351,11 +338,35 @@ def test_a_study_of_another_program_is_left_alone(workplace: Path, settings: dic
         tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=2, resume=True, storage="other.log")
 
 
+# the command, except that no process goes on with its first trial before the other one has its own
+TWO_OF_US = """
+import os, sys, time
+from pathlib import Path
+from optuna import Study
+from recbole_lsti.cli import main
+
+ask = Study.ask
+
+
+def ask_and_wait(*arguments):
+    trial = ask(*arguments)
+    Path(f"asked-{os.getpid()}").touch()
+    until = time.monotonic() + 120
+    while len(list(Path().glob("asked-*"))) < 2:
+        assert time.monotonic() < until, "the other process has no trial"
+        time.sleep(0.05)
+    return trial
+
+
+Study.ask = ask_and_wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_two_processes_share_one_study(workplace: Path, settings: dict) -> None:
-    settings = {**settings, "epochs": 6}
     flags = [f"--{key}={value}" for key, value in settings.items()]
     command = [
-        *(sys.executable, "-m", "recbole_lsti.cli", "tune", "-d", "tiny", "--space", "space.yaml", "--trials", "12"),
+        *(sys.executable, "-c", TWO_OF_US, "tune", "-d", "tiny", "--space", "space.yaml", "--trials", "12"),
         *("--storage", "shared.log", "--resume", *flags),
     ]
     both = [
@@ -383,7 +394,7 @@ def test_a_killed_process_loses_its_trial_alone(workplace: Path, settings: dict)
     dead.set_user_attr("process", f"{host}/{number}/{float(started) - 1000:.0f}")  # an earlier owner of the id
     alive.set_user_attr("process", studies.this_process())
     (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=3, resume=True)
-    rows = rows_of(found.folder)
+    rows = read_trials(found.folder)
     assert [(row["state"], row["reason"]) for row in rows] == [
         *(("complete", ""), ("fail", "its process was killed"), ("running", ""), ("complete", "")),
     ]
@@ -410,22 +421,19 @@ def test_a_terminated_process_gives_its_trial_up(workplace: Path, settings: dict
     command = [sys.executable, "-m", "recbole_lsti.cli", "tune", "-d", "tiny", "--space", "space.yaml", "--trials", "1"]
     process = subprocess.Popen([*command, *flags], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     journal = Path("saved/tune-tiny/journal.log")
-    deadline = time.monotonic() + 120
-    while '"seconds"' not in (journal.read_text() if journal.is_file() else ""):  # an epoch has been validated
+
+    def validated() -> bool:
         assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        return journal.is_file() and '"seconds"' in journal.read_text()
+
+    wait_for(validated)
     process.terminate()
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error.decode()) == (130, "recbole-lsti: interrupted\n")
-    (row,) = rows_of("saved/tune-tiny/LSTI")
+    (row,) = read_trials("saved/tune-tiny/LSTI")
     assert (row["state"], row["reason"]) == ("fail", "interrupted")
     study = optuna.load_study(study_name="tiny-LSTI", storage=studies.open_storage(str(journal)))
     assert studies.counted(study) == []
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 def test_a_terminal_gets_a_line_that_moves(workplace: Path, settings: dict) -> None:

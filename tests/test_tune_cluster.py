@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import signal
 import subprocess
 import sys
 import threading
-import time
 import types
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import pytest
+import torch
 import yaml
 from conftest import random_rows, write_inter
 from dask_cluster import Cluster, children_of
+from helpers import PACKAGE_ROOT, children_running, read_trials, wait_for
 
 import recbole_lsti
 from recbole_lsti import cli
@@ -33,14 +33,17 @@ LONG = {"epochs": 1_000_000, "stopping_step": 1_000_000}
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a space; the data set `tiny` lies in its dataset/."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with a space; the data set `tiny` lies in its dataset/. One thread, here and in processes."""
     write_inter(tmp_path / "dataset", "tiny", random_rows())
     (tmp_path / "space.yaml").write_text("learning_rate: {log: [1e-3, 1e-1]}\nhidden_size: [8, 16]\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(recbole_lsti.__file__).parents[1]))  # for programs started from there
-    return tmp_path
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE_ROOT))  # for programs started from there
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # scores are compared, and a sum depends on who adds what
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -49,22 +52,8 @@ def settings(small: dict) -> dict[str, Any]:
     return {**small, "epochs": 1}
 
 
-def rows_of(folder: str | Path = "saved/tune-tiny/LSTI") -> list[dict[str, str]]:
-    with open(Path(folder) / "trials.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def study_of() -> optuna.Study:
     return optuna.load_study(study_name="tiny-LSTI", storage=studies.open_storage("saved/tune-tiny/journal.log"))
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
 
 
 def ask(cluster: Cluster, settings: dict[str, Any], *flags: str) -> subprocess.Popen:
@@ -104,7 +93,7 @@ def test_a_killed_workers_trial_is_run_again_and_none_counts_twice(
     assert found[0].n_complete + found[0].n_pruned == 3
     assert [trial.number for trial in study_of().trials] == [0, 1, 2], "none was given up for another"
     assert stream.getvalue().count("\n") == 3
-    rows = rows_of(found[0].folder)
+    rows = read_trials(found[0].folder)
     assert {row["state"] for row in rows} <= {"complete", "pruned"}
     assert all(row["process"].startswith("tcp://127.0.0.1:") for row in rows), "workers did it"
     assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
@@ -135,7 +124,7 @@ def test_a_trial_on_a_worker_is_pruned_in_the_middle(
         scheduler=cluster.address,
         jobs=1,
     )
-    good, bad = rows_of(found.folder)
+    good, bad = read_trials(found.folder)
     assert (good["state"], good["learning_rate"], good["epochs"]) == ("complete", "0.01", "60")
     assert (bad["state"], bad["learning_rate"], bad["reason"]) == ("pruned", "1e-09", "below the median")
     assert 1 <= int(bad["epochs"]) < 60
@@ -154,7 +143,7 @@ def test_when_who_asked_is_killed_the_workers_stop_and_a_resume_goes_on(
     asker = ask(cluster, {**settings, **LONG}, "--trials", "2", "--minutes", "0.05", "--resume")
     out, error = asker.communicate(timeout=240)
     assert asker.returncode == 0, error
-    rows = rows_of()
+    rows = read_trials("saved/tune-tiny/LSTI")
     assert {row["reason"] for row in rows if row["state"] == "fail"} == {"its process was killed"}
     ended = [row for row in rows if row["state"] == "complete"]
     assert 1 <= len(ended) <= 2
@@ -169,11 +158,11 @@ def test_a_scheduler_that_goes_is_told_and_a_resume_goes_on(place: Path, setting
     _, error = asker.communicate(timeout=120)
     assert asker.returncode == 2
     assert "recbole-lsti: the scheduler must stay until the end: it went with 1 trials; --resume puts" in error
-    assert [(row["state"], row["reason"]) for row in rows_of()] == [("fail", "interrupted")]
+    assert [(row["state"], row["reason"]) for row in read_trials("saved/tune-tiny/LSTI")] == [("fail", "interrupted")]
     flags = [f"--{key}={value}" for key, value in {**settings, **LONG}.items()]
     resume = ["tune", "-d", "tiny", "--space", "space.yaml", "--trials", "1", "--minutes", "0.01", "--resume"]
     assert cli.main([*resume, *flags]) == 0
-    assert [row["state"] for row in rows_of()] == ["fail", "complete"]
+    assert [row["state"] for row in read_trials("saved/tune-tiny/LSTI")] == ["fail", "complete"]
 
 
 def test_workers_that_cannot_run_the_package_cost_no_trial(
@@ -197,7 +186,7 @@ def test_workers_that_cannot_run_the_package_cost_no_trial(
 def test_without_an_address_a_cluster_is_started(place: Path, settings: dict) -> None:
     (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=3, executor="dask", jobs=2)
     assert found.n_complete == 3
-    assert len({row["process"] for row in rows_of()}) == 2
+    assert len({row["process"] for row in read_trials("saved/tune-tiny/LSTI")}) == 2
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
@@ -254,20 +243,14 @@ def test_a_trial_that_needs_too_much_memory_fails_alone(place: Path, settings: d
 
 
 def test_a_trial_whose_process_is_killed_is_a_failure_and_the_search_goes_on(place: Path, settings: dict) -> None:
-    def trials_of() -> list[psutil.Process]:  # children of other tests, such as multiprocessing's, may be there still
-        try:
-            return [child for child in psutil.Process().children() if "recbole_lsti.tune.attempt" in child.cmdline()]
-        except psutil.Error:  # one has just ended
-            return []
-
     def kill_the_first() -> None:
-        wait_for(trials_of)[0].kill()
+        wait_for(lambda: children_running("recbole_lsti.tune.attempt"))[0].kill()
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()
     (found,) = tune(["LSTI"], "tiny", "space.yaml", config_dict=settings, n_trials=2, memory_gib=8)
     killer.join()
-    first, second = rows_of(found.folder)
+    first, second = read_trials(found.folder)
     assert (first["state"], second["state"]) == ("fail", "complete")
     assert first["reason"] == "ended by signal SIGKILL, as a system short of memory does"
 

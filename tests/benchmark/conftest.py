@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 from conftest import random_rows, write_inter
+from helpers import PACKAGE_ROOT
 
-import recbole_lsti
 from recbole_lsti.process import Ended
 
 SETTINGS: dict[str, Any] = {
@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_inter(tmp_path / "dataset", "tiny", random_rows(n_users=25, shortest=5, longest=15))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(recbole_lsti.__file__).parents[1]))  # for programs started from there
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE_ROOT))  # for programs started from there
     return tmp_path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL, random_rows, write_inter
+from helpers import environment
 
-import recbole_lsti
 from recbole_lsti.benchmark.lists import Judge, judge_from, judge_lists, read_lists
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.evaluation.collector import RankingCollector
@@ -181,9 +180,12 @@ def test_a_million_items_are_judged_in_the_memory_of_the_lists(tmp_path):
         file.writelines(
             f"u{user},i{item},{k + 1}\n" for user, row in enumerate(listed.tolist()) for k, item in enumerate(row)
         )
-    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", MANY_ITEMS, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", MANY_ITEMS, str(tmp_path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"5000 rows, recall@5 1.0, ndcg@5 {1 / math.log2(5):.6f}"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from conftest import random_rows, write_inter
+from helpers import children_running, wait_for
 
 from benchmark.conftest import SETTINGS, write_plan
 from recbole_lsti.benchmark import execute, process, results
@@ -26,34 +26,25 @@ from recbole_lsti.benchmark.results import read_results
 from recbole_lsti.cli import main
 from recbole_lsti.config import properties_folder
 from recbole_lsti.process import Ended
+from recbole_lsti.trainer import PortableTrainer
 
-# trains for some seconds, so that it can be met alive
-SLOW = {"slow": {"model": "GRU4Rec", "epochs": 1_000_000, "stopping_step": 1_000_000, "train_seconds_limit": 4}}
-
-
-def wait_for(what: Any, seconds: float = 90) -> Any:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
+# trains until it is killed; a resume, in the test's own process, ends it by `time_is_over`
+SLOW = {"slow": {"model": "GRU4Rec", "epochs": 1_000_000, "stopping_step": 1_000_000, "train_seconds_limit": 10_000}}
 
 
-def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place, request):
+@pytest.fixture
+def time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of the test's own process have reached any limit of seconds with their first epoch."""
+    monkeypatch.setattr(PortableTrainer, "_elapsed", lambda _: 10_000.0)
+
+
+def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place, request, time_is_over):
     write_plan([SLOW, "GRU4Rec"], budget={}, settings={**SETTINGS, "epochs": 1})
     curve = Path("out/cells/slow-tiny-loo-2020/learning_curve.csv")
 
-    def cells() -> list[psutil.Process]:  # children of other tests may be there still
-        try:
-            return [child for child in psutil.Process().children() if "recbole_lsti.benchmark.cell" in child.cmdline()]
-        except psutil.Error:  # one has just ended
-            return []
-
     def kill_the_first() -> None:
         wait_for(curve.exists)
-        (child,) = wait_for(cells)
+        (child,) = children_running("recbole_lsti.benchmark.cell")
         child.kill()
 
     killer = threading.Thread(target=kill_the_first)
@@ -73,7 +64,7 @@ def test_a_killed_cell_is_one_failure_and_a_resume_tries_it_again(place, request
     assert read_results("out").lines["slow-tiny-loo-2020"]["status"] == "ok"
 
 
-def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place, in_process):
+def test_a_killed_benchmark_takes_its_cells_along_and_is_resumed(place, in_process, time_is_over):
     write_plan(["GRU4Rec", SLOW, "NARM"], budget={}, settings={**SETTINGS, "epochs": 1})
     command = [sys.executable, "-m", "recbole_lsti.cli", "benchmark", "plan.yaml", "--output", "out"]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

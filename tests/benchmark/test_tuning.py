@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers import read_trials
 
 from benchmark.conftest import SETTINGS
 from recbole_lsti.benchmark.execute import Options, run_plan
@@ -21,11 +21,6 @@ SPACE = {
     "LSTI": {"fusion": ["sum", "gate"]},
     "NARM": {"dropout_probs": [[0, 0]]},
 }
-
-
-def trials_of(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "trials.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def config_of(cell: str) -> dict[str, Any]:
@@ -107,7 +102,7 @@ def test_cells_of_every_seed_run_with_the_best_settings_found(place, in_process,
     assert "[2/2] LSTI-long-tiny-loo: ndcg@10" in error
     for variant, fusion in (("LSTI", "sum"), ("LSTI-long", "long")):
         folder = Path("out/tuning", f"{variant}-tiny-loo")
-        trials = trials_of(folder)
+        trials = read_trials(folder)
         assert [trial["state"] for trial in trials] == ["complete"] * 2
         best = max(trials, key=lambda trial: float(trial["score"]))
         found = yaml.safe_load((folder / "best.yaml").read_text(encoding="utf-8"))
@@ -151,14 +146,14 @@ def test_a_search_that_finds_nothing_fails_the_cells_and_is_made_again(plan_of):
             "no settings were found for it: ValueError: no trial has come to a score: ValueError: hidden"
             in line["reason"]
         )
-    assert len(trials_of(Path("out/tuning/LSTI-tiny-loo"))) == 1
+    assert len(read_trials(Path("out/tuning/LSTI-tiny-loo"))) == 1
 
 
 def test_a_trial_that_needs_too_much_memory_does_not_end_its_search(plan_of, in_process):
     plan = plan_of(["LSTI"], budget={"epochs": 1, "trials": 2, "memory_gib": 0.05}, space={"learning_rate": [0.01]})
     (line,) = run_plan(plan, Path("out"), Options())
     assert "no trial has come to a score: it needed more than memory_gib (0.05)" in line["reason"]
-    assert len(trials_of(Path("out/tuning/LSTI-tiny-loo"))) == 2
+    assert len(read_trials(Path("out/tuning/LSTI-tiny-loo"))) == 2
 
 
 @pytest.mark.slow
@@ -172,7 +167,7 @@ def test_searches_come_to_the_same_on_a_cluster(plan_of, request):
     for name in ("LSTI-tiny-loo", "NARM-tiny-loo"):
         found = [json.loads(Path(out, "tuning", name, "result.json").read_text("utf-8")) for out in ("out", "here")]
         assert found[0]["values"] == found[1]["values"]
-        assert trials_of(Path("out/tuning", name))
+        assert read_trials(Path("out/tuning", name))
 
 
 def test_a_dry_run_shows_what_is_searched_and_counts_the_trials(place, in_process, capsys):

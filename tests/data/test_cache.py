@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import environment
 from recbole.utils.argument_list import dataset_arguments
 from reference import EVAL_ARGS, assert_same_parts, make_config, write
 
-import recbole_lsti
 from recbole_lsti.cli import build_parser, main
 from recbole_lsti.config import LSTIConfig, plain_config
 from recbole_lsti.data import LSTIDataset, snapshot
@@ -237,9 +237,8 @@ print("torch" in sys.modules)
 
 
 def test_concurrent_runs_share_an_entry(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1])}
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    runs = [subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True) for _ in range(3)]
+    runs = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(3)]
     for run in runs:
         output, errors = run.communicate(timeout=120)
         assert output.strip() == "False", errors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import environment
 from reference import fails, make_config, recbole_dataset, write
 
-import recbole_lsti
 from recbole_lsti.cli import main
 from recbole_lsti.data.checker import Columns, Report, check, find_folder, format_report
 from recbole_lsti.data.profile import float32_damage, profile
@@ -217,8 +216,7 @@ def test_checking_loads_neither_torch_nor_recbole(tmp_path: Path) -> None:
         f"code = main(['check-data', 'd', '--data_path', {str(tmp_path)!r}])\n"
         "print(code, {'torch', 'recbole'} & set(sys.modules))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_lsti.__file__).parents[1])}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "0 set()"
 
 

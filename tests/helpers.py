@@ -1,0 +1,48 @@
+"""What tests of several files need: the package's processes, waiting for them, and the trials of a search."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import recbole_lsti
+
+PACKAGE_ROOT = Path(recbole_lsti.__file__).parents[1]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a program that imports the package under test, from any folder."""
+    return {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)}
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    """Return what `what()` gives, once it is true."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def children_running(module: str) -> list[psutil.Process]:
+    """Children of this process that were started with `-m module`; other tests may have left others."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has just ended, or nobody has waited for it
+            if module in child.cmdline():
+                found.append(child)
+    return found
+
+
+def read_trials(folder: str | Path) -> list[dict[str, str]]:
+    """The rows of a search's trials.csv."""
+    with open(Path(folder) / "trials.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -108,25 +109,30 @@ def write_data_set(folder: Path, data: dict) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("build", [False, True])
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(data=data_sets())
-def test_random_files_are_read_as_recbole_reads_them(build: bool, data: dict) -> None:
-    with tempfile.TemporaryDirectory() as parent:
-        config = make_config(write_data_set(Path(parent) / "random", data), **data["settings"])
-        try:
-            theirs = recbole_dataset(config)
-        except (ValueError, TypeError) as error:
-            event(str(error)[:60])
-            if "feat is empty" in str(error):
-                with fails(ValueError, "must keep at least one row", "filtered"):
-                    LSTIDataset(config)
-            return  # else one of RecBole's own faults, such as to normalise a column of nothing but empty lists
-        ours = LSTIDataset(config)
-        if build:
-            assert_same_parts(ours, theirs)
-        else:
+def test_random_files_are_read_as_recbole_reads_them() -> None:
+    outcomes: Counter[str] = Counter()
+
+    @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(data=data_sets())
+    def compare(data: dict) -> None:
+        with tempfile.TemporaryDirectory() as parent:
+            config = make_config(write_data_set(Path(parent) / "random", data), **data["settings"])
+            try:
+                theirs = recbole_dataset(config)
+            except (ValueError, TypeError) as error:
+                event(str(error)[:60])
+                outcomes[str(error)[:60]] += 1
+                if "feat is empty" in str(error):
+                    with fails(ValueError, "must keep at least one row", "filtered"):
+                        LSTIDataset(config)
+                return  # else one of RecBole's own faults, such as to normalise a column of nothing but empty lists
+            ours = LSTIDataset(config)
             assert_same_tables(ours, theirs)
+            assert_same_parts(ours, theirs)
+            outcomes["compared"] += 1
+
+    compare()
+    assert outcomes["compared"] > outcomes.total() / 2, "RecBole refuses what is to be compared"
 
 
 def test_benchmark_files_are_read_as_recbole_reads_them(tmp_path: Path) -> None:

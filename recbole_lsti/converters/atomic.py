@@ -78,6 +78,7 @@ class StagedFolder:
         self.overwrite = overwrite
         self.folder = final.parent / f".{final.name}.partial-{os.getpid()}"
         self.scratch = final.parent / f".{final.name}.scratch-{os.getpid()}"
+        self.replaced = final.parent / f".{final.name}.replaced-{os.getpid()}"
 
     def __enter__(self) -> StagedFolder:
         self._check_place()
@@ -104,18 +105,16 @@ class StagedFolder:
             AtomicFileError: if another folder has that name by now and may not be replaced, or the file system refuses.
                 What was there before is there again then, after Ctrl-C too.
         """
-        old = self.final.parent / f".{self.final.name}.replaced-{os.getpid()}"
         self._check_place()
         try:
             if self.final.exists():
-                self.final.rename(old)
+                self.final.rename(self.replaced)
             self.folder.rename(self.final)
         except OSError as error:
             raise AtomicFileError(f"{self.final} must be writable: {error.strerror}") from error
         finally:
-            if old.exists() and not self.final.exists():
-                old.rename(self.final)
-        shutil.rmtree(old, ignore_errors=True)
+            if self.replaced.exists() and not self.final.exists():
+                self.replaced.rename(self.final)
 
     def _check_place(self) -> None:
         if self.final.exists() and not self.overwrite:
@@ -126,3 +125,5 @@ class StagedFolder:
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if self.final.exists():
+            shutil.rmtree(self.replaced, ignore_errors=True)

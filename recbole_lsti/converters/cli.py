@@ -234,6 +234,8 @@ def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> 
         threads=_at_least("--threads", args.threads, 1),
         command=command,
     )
+    if args.key_file and args.key_file.resolve().is_relative_to((plan.output / name).resolve()):
+        raise AtomicFileError(f"--key-file ({args.key_file}) must lie outside {plan.output / name}, which is made anew")
     return plan, notes
 
 
@@ -243,7 +245,7 @@ def _check_company(args: argparse.Namespace) -> None:
     given = {name: f"--{name.replace('_', '-')}" for name in said}
     for name in TABLE_FLAGS.split() if args.source else ():
         if name in given:
-            raise AtomicFileError(f"{given[name]} must not be given with --source, which knows its columns")
+            raise AtomicFileError(f"{given[name]} must not be given with --source, which knows its files")
     for name, other in COMPANIONS.items():
         if name in given and other not in given:
             raise AtomicFileError(f"{given[name]} must come with --{other}")

@@ -138,9 +138,9 @@ def _roles(reader: Reader, fmt: Format, wishes: Wishes, notes: list[str]) -> dic
 
 def _features(reader: Reader, specs: Sequence[str], taken: set[str], notes: list[str]) -> list[Field]:
     """Return a field for every ``COLUMN[:type[:separator]]``, with types inferred where none is said."""
-    for spec in specs:
-        if list(specs).count(spec) > 1:
-            raise AtomicFileError(f"feature ({spec}) must be given once")
+    if len(set(specs)) < len(specs):
+        again = next(spec for at, spec in enumerate(specs) if spec in specs[:at])
+        raise AtomicFileError(f"feature ({again}) of {reader.file.name} must be given once")
     parsed = [_feature_spec(spec, reader) for spec in specs]
     open_columns = [column for column, kind, _ in parsed if kind is None]
     con = duckdb.connect(config={"threads": 1})

@@ -22,6 +22,8 @@ from recbole_lsti.converters.timeparse import guess_format, time_sql
 from recbole_lsti.errors import AtomicFileError
 
 PEEK_ROWS = 1000
+BROKEN = "not a JSON object"
+LOST_LINE = f"(raw IS NOT NULL OR reason = '{BROKEN}')"  # not one of many rows that a line makes, but the line
 
 
 @dataclass
@@ -133,15 +135,16 @@ def peek(con: duckdb.DuckDBPyConnection, reader: Reader, names: Sequence[str]) -
         reader (Reader): the input.
         names (Sequence[str]): columns of the reader.
     Returns:
-        dict[str, list[str]]: at most 1,000 values a column.
+        dict[str, list[str]]: at most 1,000 values a column, of rows that have one at all.
     """
     first = next(reader.batches(names), None)
     if first is None or not names:
         return {name: [] for name in names}
-    batch = first.table.slice(0, PEEK_ROWS)
-    con.register("batch", batch)
+    con.register("batch", first.table)
+    filled = " OR ".join(f"coalesce({ident(name)}, '') <> ''" for name in names)
     rows = con.execute(
-        f"SELECT * EXCLUDE (_broken, _line) FROM {_projection(reader, {name: [name] for name in names})}"
+        f"SELECT * EXCLUDE (_broken, _line) FROM {_projection(reader, {name: [name] for name in names})} "
+        f"WHERE {filled} LIMIT {PEEK_ROWS}"
     ).fetchall()
     con.unregister("batch")
     return {name: [row[at] or "" for row in rows] for at, name in enumerate(names)}
@@ -176,7 +179,7 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, list[str]], num
     """Return the statement that turns a batch into checked rows: raw texts, then values, then faults."""
     rows = table.relation.format(raw=_projection(reader, columns))
     places = range(len(table.fields))
-    texts, values, faults = [], [], ["WHEN _broken THEN 'not a JSON object'"]
+    texts, values, faults = [], [], [f"WHEN _broken THEN {literal(BROKEN)}"]
     for at, f in zip(places, table.fields, strict=True):
         raw = f"({f.source})" if f.is_sql else _column(_called(f.source, columns), columns)
         texts.append(f"clean(CAST({raw} AS VARCHAR)) AS t{at}")
@@ -254,8 +257,10 @@ def check_share(con: duckdb.DuckDBPyConnection, loaded: Loaded, limit: float) ->
         [loaded.kind],
     ).fetchone()
     bad = count(con, "SELECT count(*) FROM rejects WHERE kind = ?", [loaded.kind])
-    rows = max(1, loaded.rows_in, loaded.rows_made)  # a line of many events makes many rows
-    share = bad / rows
+    # a line of many events makes many rows: what is lost with whole lines is judged by lines, what is left by rows
+    lost = count(con, f"SELECT count(*) FROM rejects WHERE kind = ? AND {LOST_LINE}", [loaded.kind])
+    shares = (bad / max(1, loaded.rows_in, loaded.rows_made), max(1, loaded.rows_in, loaded.rows_made))
+    share, rows = max(shares, (lost / max(1, loaded.rows_in), loaded.rows_in))
     if row is not None and share > limit:
         where = f"{loaded.files[row[2]].name}, line {row[3]}"
         raise AtomicFileError(

@@ -217,9 +217,9 @@ class Split:
     def __post_init__(self) -> None:
         if self.kind not in SPLITS:
             raise one_of("--split", self.kind, SPLITS)
-        if min(self.ratios) < 0 or self.ratios[0] == 0 or abs(sum(self.ratios) - 1) > 1e-6:
+        if min(self.ratios) <= 0 or abs(sum(self.ratios) - 1) > 1e-6:
             got = ",".join(f"{share:g}" for share in self.ratios)
-            raise AtomicFileError(f"--split ({self.kind}:{got}) must give three shares that sum to 1, train above 0")
+            raise AtomicFileError(f"--split ({self.kind}:{got}) must give three shares above 0 that sum to 1")
         if self.max_len < 1:
             raise AtomicFileError(f"--split-max-len ({self.max_len}) must be 1 or more")
 

@@ -131,7 +131,8 @@ class CsvReader(Reader):
             self.skip, lines = self.skip + 1, lines[1:]
         self.sep = fmt.sep or (marked.group(1) if marked else "")
         if not self.sep:
-            self.sep = sniff_separator([line for line in lines[:50] if line], file.name, fmt.decimal)
+            bare = [re.sub('"[^"]*"', '""', line) if fmt.quote else line for line in lines[:50] if line]
+            self.sep = sniff_separator(bare, file.name, fmt.decimal)
         self.quote = fmt.quote and len(self.sep) == 1
         first = self._fields(lines[0])
         if fmt.columns:
@@ -283,17 +284,19 @@ def _without_blank_lines(table: pa.Table, data: bytes, sep: str, start: int) -> 
         return table
     for name in table.column_names[1:-1]:
         filled = pc.or_(filled, pc.not_equal(table.column(name), ""))
-    lines = data.split(b"\n")
     empty = np.flatnonzero(~filled.to_numpy())
+    if not len(empty):
+        return table
+    lines = data.split(b"\n")
     numbers = table.column("_line").to_numpy()[empty]
-    blank = [not lines[number - start].strip(sep.encode() + b' "\r') for number in numbers.tolist()]
+    blank = [not lines[number - start].strip(sep.encode() + b' "') for number in numbers.tolist()]
     return table.filter(pa.array(~np.isin(np.arange(table.num_rows), empty[blank])))
 
 
 def sniff_separator(lines: list[str], name: str, decimal: str) -> str:
     """Return the separator that splits the most lines into the same number of columns, and more than one.
 
-    The decimal mark separates nothing.
+    Of several that do, the decimal mark comes last. What stands in quotes is left out of the lines.
 
     Raises:
         AtomicFileError: if there is no line, or no separator splits the lines.
@@ -301,7 +304,7 @@ def sniff_separator(lines: list[str], name: str, decimal: str) -> str:
     if not lines:
         raise AtomicFileError(f"{name} (no line but blank ones) must hold at least one row")
     best, best_score = "", 0.0
-    for sep in (sep for sep in SEPARATORS if sep != decimal):
+    for sep in sorted(SEPARATORS, key=lambda sep: sep == decimal):
         counts = [line.count(sep) for line in lines]
         usual = max(set(counts), key=counts.count)
         score = counts.count(usual) / len(counts) if usual else 0.0

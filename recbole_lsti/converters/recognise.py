@@ -75,7 +75,7 @@ def recognise(columns: Sequence[str], roles: Sequence[str] = tuple(EXACT)) -> di
 
 def date_parts(columns: Sequence[str]) -> str | None:
     """Return the notation of a day, a month and a year in columns of their own, or None where they are not that."""
-    parts = [part for column in columns for part in DATE_PARTS if part in simplify(column)]
+    parts = [next((part for part in DATE_PARTS if part in simplify(column)), "") for column in columns]
     is_date = len(columns) == 3 and sorted(parts) == sorted(DATE_PARTS)
     return " ".join(DATE_PARTS[part] for part in parts) if is_date else None
 

@@ -100,5 +100,5 @@ def leakage(con: duckdb.DuckDBPyConnection, table: Table) -> dict[str, object]:
     for part in PARTS[1:]:
         for name, condition in measures.items():
             (share,) = one_row(con, f"SELECT avg(CAST({condition} AS INTEGER)) FROM parted WHERE _part = '{part}'")
-            report[f"share of {part} rows {name}"] = None if share is None else round(share, 6)
+            report[f"share of {part} rows {name}"] = round(share, 6)
     return report

@@ -157,7 +157,7 @@ class InputFile:
             return self._decoder().decode(data)  # the limit may cut a character
         except UnicodeDecodeError as error:
             self._settle(error)
-            return self._decoder("replace").decode(data)
+            return _decode_lenient(data, self.encoding)
 
     def texts(self) -> Iterator[tuple[str, bool]]:
         """Yield decoded text that need not break at lines, and whether it is the last piece; for JSON arrays.
@@ -169,28 +169,30 @@ class InputFile:
         for chunk in self._decoded(report=True):
             decoder = decoder or self._decoder()
             try:
-                text = decoder.decode(chunk)
+                found_out = self.encoding == "cp1252" and not self.asked_encoding
+                text = _decode_lenient(chunk, self.encoding) if found_out else decoder.decode(chunk)
             except UnicodeDecodeError as error:
-                data, byte = error.object, error.object[error.start]
+                data = error.object
                 if not self._settle(error):
-                    rule = f"bytes (0x{byte:02x}) must be {self.encoding} text; --encoding tells another encoding"
+                    hint = "" if self._seen_utf8 else "; --encoding tells another encoding"
+                    rule = f"bytes (0x{data[error.start]:02x}) must be {self.encoding} text{hint}"
                     raise AtomicFileError.at(self.name, line + data.count(b"\n", 0, error.start), rule) from error
-                decoder = self._decoder()
-                text = decoder.decode(data)
+                text = _decode_lenient(data, self.encoding)
             self._seen_utf8 |= not text.isascii()
             line += text.count("\n")
             yield text, False
         yield "", True
 
-    def _decoder(self, errors: str = "strict") -> codecs.IncrementalDecoder:
+    def _decoder(self) -> codecs.IncrementalDecoder:
         """Return what decodes the pieces of :meth:`_decoded`."""
-        return codecs.getincrementaldecoder("utf-8" if self.encoding.startswith(WIDE) else self.encoding)(errors)
+        return codecs.getincrementaldecoder("utf-8" if self.encoding.startswith(WIDE) else self.encoding)()
 
     def _settle(self, error: UnicodeDecodeError) -> bool:
-        """Say whether a byte that UTF-8 does not allow, after nothing but ASCII, tells a Western 8-bit file."""
+        """Say whether a byte that UTF-8 does not allow, and no UTF-8 beside it, tells a Western 8-bit file."""
         if self.asked_encoding or self.encoding != "utf-8" or self._seen_utf8:
             return False
-        if not error.object[: error.start].isascii():
+        if not error.object[: error.start].isascii() or not error.object.decode("utf-8", "ignore").isascii():
+            self._seen_utf8 = True
             return False
         self.encoding = "cp1252"
         return True

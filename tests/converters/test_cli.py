@@ -111,7 +111,7 @@ def test_the_name_defaults_to_the_file(log, tmp_path, capsys):
         (["--feature", "rating:flaot"], "the type of"),
         (["--time", "date,clock"], "column clock must be one of"),
         (["--time", "date,date"], "--time (date,date) must name each column once"),
-        (["--feature", "rating:token"] * 2, "feature (rating:token) must be given once"),
+        (["--feature", "rating:token"] * 2, "log.csv must be given once"),
         (["--no-header"], "--user must name one of the columns 0, 1, 2, 3"),
         (["--encoding", "utf8x"], "--encoding (utf8x) must be a text codec"),
         (["--timezone", "Europe/Pari"], "did you mean Europe/Paris?"),

@@ -16,6 +16,15 @@ KEY = "a key of more than sixteen bytes"
 ROWS = "user_id,item_id,timestamp\n" + "anna,x,100000000\nanna,y,100003600\nboris,x,100090000\n"
 
 
+def test_a_key_in_the_folder_that_is_replaced_is_kept(cli, log, tmp_path):
+    key = tmp_path / "out" / "made" / "key"
+    key.parent.mkdir(parents=True)
+    key.write_text("a secret of sixteen bytes or more")
+    result = cli(log("user,item\na,x\n"), "--pseudonymize", "--key-file", key, "--overwrite")
+    assert f"--key-file ({key}) must lie outside" in result.err
+    assert key.exists()
+
+
 def test_pseudonyms_are_the_first_half_of_an_hmac():
     whole = hmac.new(KEY.encode(), b"anna", hashlib.sha256).hexdigest()
     assert pseudonym(KEY.encode(), "anna") == whole[:32]

@@ -405,9 +405,23 @@ def test_parts_of_one_name_may_be_given_one_by_one(cli, tmp_path):
     for part in ("train", "dev"):
         (tmp_path / part).mkdir()
         (tmp_path / part / "behaviors.tsv").write_text(f"1\t{part}\t11/11/2019 9:05:58 AM\tN1\tN3-1 N4-0\n")
+        with zipfile.ZipFile(tmp_path / f"{part}.zip", "w") as archive:
+            archive.write(tmp_path / part / "behaviors.tsv", "behaviors.tsv")
     assert cli(tmp_path, "--source", "mind").code == 2
-    files = [tmp_path / part / "behaviors.tsv" for part in ("train", "dev")]
-    assert set(cli(*files, "--source", "mind").column("user_id")) == {"train", "dev"}
+    for kind in ("{}/behaviors.tsv", "{}", "{}.zip"):
+        files = [tmp_path / kind.format(part) for part in ("train", "dev")]
+        result = cli(*files, "--source", "mind", "--overwrite")
+        assert set(result.column("user_id")) == {"train", "dev"}, result.err
+    result = cli(tmp_path / "train", tmp_path / "train.zip", "--source", "mind", "--overwrite")
+    assert "must find each file once" in result.err
+
+
+def test_lines_that_are_lost_count_as_lines_where_others_make_many_rows(cli, tmp_path):
+    impressions = " ".join(f"N{n}-0" for n in range(30))
+    lines = [f"{n}\tu{n}\t11/11/2019 9:05:58 AM\tN1\t{impressions}" for n in range(97)] + ["ragged"] * 3
+    (tmp_path / "behaviors.tsv").write_text("\n".join(lines) + "\n")
+    result = cli(tmp_path / "behaviors.tsv", "--source", "mind")
+    assert "bad rows of inter (3.00% of 100) must be at most 1.00%" in result.err
 
 
 def test_what_macos_adds_to_an_archive_is_no_file(cli, tmp_path):

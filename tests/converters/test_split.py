@@ -74,7 +74,8 @@ def test_leakage_is_reported(cli, log):
     [
         (["--split", "lo"], "--split (lo) must be one of loo, time, ratio (did you mean loo?)"),
         (["--split", "time:0.8,0.1"], "must give three shares"),
-        (["--split", "time:0.8,0.1,0.2"], "must give three shares that sum to 1"),
+        (["--split", "time:0.9,0.1,0"], "must give three shares above 0 that sum to 1"),
+        (["--split", "time:0.8,0.1,0.2"], "must give three shares above 0 that sum to 1"),
         (["--split", "ratio:a,b,c"], "must give three shares"),
         (["--split", "loo", "--split-max-len", "0"], "must be 1 or more"),
     ],

@@ -34,6 +34,27 @@ def test_a_later_chunk_may_decide(log, monkeypatch):
     assert lines_of(path).endswith("été\n")
 
 
+@pytest.mark.parametrize("last", [b"\x93", b"\x81"])  # a quote, and a byte that Windows-1252 does not know
+@pytest.mark.parametrize("chunk", [64, 1 << 20])
+def test_a_json_array_of_another_encoding(cli, log, monkeypatch, last, chunk):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", chunk)
+    rows = [b'{"user": "a", "item": "x"}'] * 4 + [b'{"user": "Zo\xeb' + last + b'", "item": "y"}']
+    result = cli(log(b"[" + b",".join(rows) + b"]", "log.json"))
+    assert result.column("user_id") == ["a"] * 4 + ["Zoë" + ("“" if last == b"\x93" else "\x81")]
+
+
+def test_a_json_array_with_a_broken_byte_amid_utf_8_is_refused(cli, log, nothing_left):
+    rows = [
+        b'{"user": "a", "item": "x"}',
+        b'{"user": "\xe2\x80", "item": "x"}',
+        '{"user": "Zoë", "item": "y"}'.encode(),
+    ]
+    result = cli(log(b"[" + b",\n".join(rows) + b"]", "log.json"))
+    assert result.code == 2
+    assert result.err.endswith("log.json, line 2: bytes (0xe2) must be utf-8 text\n")
+    nothing_left()
+
+
 def test_a_broken_byte_in_utf_8_costs_its_line(log):
     file = InputFile(log("é\n".encode() + b"bad \xff\n" + "ü\n".encode()))
     chunk = next(file.lines())

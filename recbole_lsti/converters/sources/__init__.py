@@ -116,16 +116,16 @@ def locate(tables: Sequence[Table], paths: Sequence[Path], who: str, needed: str
     Raises:
         AtomicFileError: if there is no file for that kind, with the names looked for; or a file is there twice.
     """
-    candidates = [file for path in paths for file in _candidates(path)]
+    candidates = [(*file, path) for path in paths for file in _candidates(path)]
     found: dict[str, Table] = {}
     for table in tables:
-        files = [(name, path) for name, path in candidates if _matches(name, table.patterns)]
+        files = [file for file in candidates if _matches(file[0], table.patterns)]
         if files and table.kind not in found:
-            _refuse_twice(files, paths, who)
-            found[table.kind] = replace(table, files=tuple(path for _, path in files))
+            _refuse_twice(files, who)
+            found[table.kind] = replace(table, files=tuple(path for _, path, _ in files))
     if needed not in found:
         wanted = [name for table in tables if table.kind == needed for name in names_of(table)]
-        there = ", ".join(sorted({name for name, _ in candidates})[:10]) or "nothing"
+        there = ", ".join(sorted({name for name, _, _ in candidates})[:10]) or "nothing"
         raise AtomicFileError(f"{who} must find one of {', '.join(wanted)} among the files given; there is {there}")
     return tuple(found[kind] for kind in ("inter", "item", "user") if kind in found)
 
@@ -141,17 +141,20 @@ def _candidates(path: Path) -> list[tuple[str, Path]]:
     return offers
 
 
-def _refuse_twice(files: Sequence[tuple[str, Path]], given: Sequence[Path], who: str) -> None:
+def _refuse_twice(files: Sequence[tuple[str, Path, Path]], who: str) -> None:
     """Refuse a file that lies in two places: an archive beside what was unpacked from it would double every row.
 
-    Files of one name that were given one by one, such as the two parts of MIND, are meant.
+    Files of one name from two files, two archives or two folders that were given, such as the parts of MIND, are meant.
     """
-    places: dict[str, tuple[str, Path]] = {}
+    places: dict[str, tuple[str, Path, Path]] = {}
     for file in files:
         first = places.setdefault(_unpacked(file[0]).lower(), file)
-        meant = file[0] == first[0] and file[1] != first[1] and {file[1], first[1]} <= set(given)
-        if file is not first and not meant:
-            raise AtomicFileError(f"{who} (finds {first[1]} and {file[1]}) must find each file once; name one of them")
+        alike = file[0] == first[0] and (file[2].is_dir(), file[2].suffix) == (first[2].is_dir(), first[2].suffix)
+        if file is not first and not (alike and file[2] != first[2]):
+            raise AtomicFileError(
+                f"{who} (finds {first[1]} and {file[1]}) must find each file once; name one of them, or each if both "
+                "are meant"
+            )
 
 
 def _unpacked(name: str) -> str:

@@ -24,7 +24,7 @@ MEASURE = frozenset(
 MACHINE = frozenset(
     (
         *("data_path", "checkpoint_dir", "use_gpu", "gpu_id", "worker", "show_progress", "state", "config_files"),
-        *("benchmark_filename", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"),
+        *("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"),
         *("log_wandb", "wandb_project", "device", "eval_batch_size"),
     )
 )

@@ -33,7 +33,7 @@ class Recommendations(NamedTuple):
 
 
 def recommend(
-    checkpoint: str | Path,
+    checkpoint_file: str | Path | Loaded,
     users: Iterable[str] | None = None,
     histories: Iterable[Sequence[str]] | None = None,
     k: int = 10,
@@ -42,7 +42,7 @@ def recommend(
     """Return the items that a trained LSTI ranks first: by the long branch, by the short one, and by both.
 
     Args:
-        checkpoint: checkpoint.pth of a run folder.
+        checkpoint_file: checkpoint.pth of a run folder; or what `load` has made of it, to recommend again and again.
         users: raw ids of users of the data set; their whole history is read.
         histories: histories of anyone, each a sequence of raw item ids, oldest first; their user is named by its
             number from 0. Unknown items are skipped and reported in `attrs["skipped"]` of the result.
@@ -58,7 +58,8 @@ def recommend(
         ValueError: unknown users, a history without a known item, times that are not one an event or that go back, no
             times where the model reads them, k out of range, or a model other than LSTI.
     """
-    found = recommend_from(load(checkpoint), users, histories, k, times)
+    loaded = checkpoint_file if isinstance(checkpoint_file, Loaded) else load(checkpoint_file)
+    found = recommend_from(loaded, users, histories, k, times)
     found.table.attrs.update(gate=found.gate, skipped=found.skipped)
     return found.table
 

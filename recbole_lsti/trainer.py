@@ -177,18 +177,18 @@ class PortableTrainer(Trainer):
                 "optimizer": self.optimizer.state_dict(),
                 "rng": {**checkpoint.rng_state(), "loader": None if generator is None else generator.get_state()},
                 "tokens": checkpoint.token_maps(dataset),
-                **self._more_state(),
+                **self._own_state(),
             },
         )
         if verbose:
             self.logger.info(f"Saved epoch {epoch}: {path}")
 
-    def _more_state(self) -> dict[str, Any]:
-        """What a trainer keeps beside all that."""
+    def _own_state(self) -> dict[str, Any]:
+        """What a kind of trainer keeps in a checkpoint beside what all keep."""
         return {}
 
-    def _put_back(self, content: dict[str, Any]) -> None:
-        """Take it from a checkpoint."""
+    def _load_own_state(self, content: dict[str, Any]) -> None:
+        """Take what `_own_state` has kept from the content of a checkpoint."""
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Write what a pre-training has reached (S3Rec) as a checkpoint like any other."""
@@ -221,7 +221,7 @@ class PortableTrainer(Trainer):
         generator = getattr(train_data, "generator", None)
         if generator is not None and content["rng"]["loader"] is not None:
             generator.set_state(content["rng"]["loader"].cpu())
-        self._put_back(content)
+        self._load_own_state(content)
 
     # ---- evaluation --------------------------------------------------------------------------------------------
 
@@ -392,10 +392,10 @@ class LSTITrainer(PortableTrainer):
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * share
 
-    def _more_state(self) -> dict[str, Any]:
+    def _own_state(self) -> dict[str, Any]:
         return {} if self.averaged is None else {"averaged": self.averaged.state()}
 
-    def _put_back(self, content: dict[str, Any]) -> None:
+    def _load_own_state(self, content: dict[str, Any]) -> None:
         training = content.get("averaged")
         if self.averaged is not None and training is not None:
             self.averaged.put_back(training)

@@ -51,6 +51,7 @@ def test_lists_rank_by_the_parts_of_the_score(trained):
 def test_a_history_gets_what_a_user_with_that_history_gets(trained):
     by_user = recbole_lsti.recommend(trained, users=["u3"], k=5)
     by_history = recbole_lsti.recommend(trained, histories=[history_of("u3")], k=5)
+    assert recbole_lsti.recommend(recbole_lsti.load(trained), users=["u3"], k=5).equals(by_user)
     assert by_history.drop(columns="user").equals(by_user.drop(columns="user"))
     assert set(by_history["user"]) == {0}
     both = recbole_lsti.recommend(trained, users=["u1", "u2"], histories=[["i1"], ["i2", "i3"]], k=2)

@@ -66,7 +66,7 @@ def needs(model: str, dataset: str, given: Mapping[str, Any]) -> Needs:
         Needs: settings, or why the model cannot run.
     """
     model_class = sequential_model(model)
-    folder = data_folder(dataset, given)
+    folder = find_folder(dataset, given.get("data_path", "dataset"))
     keys = known_keys(model_class)
     if _reads_graph(model_class):
         return _graph(folder, dataset)
@@ -77,15 +77,6 @@ def needs(model: str, dataset: str, given: Mapping[str, Any]) -> Needs:
         columns = _attribute_columns(folder, dataset, given)
         return Needs({"load_col": {**_inter(given), "item": [item, *columns]}} if columns else {})
     return Needs({})
-
-
-def data_folder(dataset: str, given: Mapping[str, Any]) -> Path:
-    """Return where a run under the settings `given` reads a data set; ml-100k is always RecBole's copy."""
-    if dataset == "ml-100k":
-        import recbole
-
-        return Path(recbole.__file__).parent / "dataset_example" / dataset
-    return find_folder(dataset, str(given.get("data_path", "dataset")))
 
 
 def _reads_graph(model_class: type) -> bool:

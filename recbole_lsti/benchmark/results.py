@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 
 from recbole_lsti.benchmark.environment import versions
-from recbole_lsti.benchmark.models import data_folder
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.config_rules import MACHINE
+from recbole_lsti.data.checker import find_folder
 
 STATUSES = ("ok", "failed", "skipped")
 NAMES = ("cell", "variant", "dataset", "split")  # text in every line
@@ -141,7 +141,8 @@ def fingerprint(plan: Plan, cells: Iterable[Cell]) -> dict[str, Any]:
         dict: plan; data, the SHA-256 of every file of its data sets; settings, what the plan resolves to, for each kind
         of cell that can run, without the seed and what belongs to a machine; versions of VERSIONS.
     """
-    data = {dataset: _digests(data_folder(dataset, plan.settings), dataset) for dataset in plan.datasets}
+    folders = {dataset: find_folder(dataset, plan.settings.get("data_path", "dataset")) for dataset in plan.datasets}
+    data = {dataset: _digests(folder, dataset) for dataset, folder in folders.items()}
     first = {cell.kind: cell for cell in cells if cell.reason is None}
     settings = {kind: _conditions(cell.effective()) for kind, cell in first.items()}
     packages = versions()

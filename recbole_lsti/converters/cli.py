@@ -234,6 +234,8 @@ def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> 
         threads=_at_least("--threads", args.threads, 1),
         command=command,
     )
+    if name == "ml-100k":
+        notes.append("RecBole reads ml-100k from its own package: --name gives another name, under which this is read")
     if args.key_file and args.key_file.resolve().is_relative_to((plan.output / name).resolve()):
         raise AtomicFileError(f"--key-file ({args.key_file}) must lie outside {plan.output / name}, which is made anew")
     return plan, notes

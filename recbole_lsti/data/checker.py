@@ -55,16 +55,15 @@ class Report:
 
 
 def find_folder(dataset: str, data_path: str | Path) -> Path:
-    """Return the folder of a data set; ml-100k is RecBole's own copy where `data_path` has none.
+    """Return the folder that a run reads a data set from; for ml-100k RecBole's own copy, whatever `data_path` holds.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
     folder = Path(data_path) / dataset
-    if not folder.is_dir() and dataset == "ml-100k":
-        package = importlib.util.find_spec("recbole")
-        if package is not None and package.submodule_search_locations:
-            folder = Path(package.submodule_search_locations[0]) / "dataset_example" / dataset
+    package = importlib.util.find_spec("recbole")
+    if dataset == "ml-100k" and package is not None and package.submodule_search_locations:
+        folder = Path(package.submodule_search_locations[0]) / "dataset_example" / dataset
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset ({dataset}) must be a folder in data_path ({data_path})")
     return folder

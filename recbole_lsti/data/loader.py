@@ -302,7 +302,7 @@ def rows_that_fit(n_items: int, device: torch.device) -> int:
 
 
 class LengthSortedEvalDataLoader(BoundedEvalDataLoader):
-    """The same over histories sorted by length, those of a user together: little padding, and much that is shared."""
+    """Evaluates histories sorted by length, those of a user together: little padding, and much that is read once."""
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
         if isinstance(dataset.inter_feat, HistoryRows):

@@ -30,7 +30,8 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 def files_of(config: Any) -> list[Path]:
     """Return the atomic files that the tables are read from."""
-    suffixes = ["inter", "user", "item", *(config["additional_feat_suffix"] or [])]
+    parts = [f"{part}.inter" for part in config["benchmark_filename"] or []]  # rows that are split already
+    suffixes = [*(parts or ["inter"]), "user", "item", *(config["additional_feat_suffix"] or [])]
     paths = [Path(config["data_path"]) / f"{config['dataset']}.{suffix}" for suffix in suffixes]
     return [path for path in paths if path.is_file()]
 

@@ -61,9 +61,10 @@ class LongBranch(nn.Module):
         Args:
             x (Tensor): (B, L, H).
             state (Tensor): (B, n_layers, 2, H), what was left; zeros where no window was before.
-            leave (int): steps, 1 or more, behind which the state is left for the next window.
+            leave (int): 1 or more; the next window begins with the state behind so many steps of this one.
         Returns:
-            tuple: (B, L, H) outputs; the state left, detached, which is of use for windows of more than `leave` steps.
+            tuple: (B, L, H) outputs; the state behind `leave` steps, (B, n_layers, 2, H), detached. A window of no more
+            than `leave` steps is its history's last: its state is that behind its padding, and is not read again.
         """
         lefts = []
         for layer, (norm, lstm, feed_forward) in enumerate(self._blocks()):

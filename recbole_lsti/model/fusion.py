@@ -95,7 +95,7 @@ class Fusion(nn.Module):
         )
 
     def join(self, read: Read) -> Interests:
-        """The same for branches that are normalised."""
+        """Fuse branches that `normalise` has brought to one scale: their parts of the user vector, and the gate."""
         long, short, events = read
         if long is None or short is None:
             return Interests(long, short, None)

@@ -143,7 +143,7 @@ def sampled_softmax(
         target (Tensor): (T,) int64.
         negatives (Tensor): (U,) int64, different and sorted, log_weight (Tensor): (U,), both as `Proposal.draw`
             returns them.
-        query, item (Tensor): (S,) pairs of whole numbers, each once; value (Tensor): (S,), what their scores have more.
+        query, item (Tensor): (S,) pairs of whole numbers, each once; value (Tensor): (S,), added to their scores.
     Returns:
         Tensor: scalar.
     Source: Bengio & Senecal, IEEE Transactions on Neural Networks 19(4), 2008; the correction and shared negatives as

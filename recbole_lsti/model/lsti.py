@@ -360,7 +360,7 @@ class LSTI(SequentialRecommender):
         return self.forward(item_seq, interaction, items).at(row, step), item_seq, row, step
 
     def _last_step_alone(self, length: int) -> bool:
-        """Whether the last step is read without the others: where all would be too much, and where it is less."""
+        """Whether the last step is read without the others: where all do not fit in memory, and where it costs less."""
         if self.carries and length > self.piece:
             return True
         if self.training or self.twin is not None or self.short_branch is None:

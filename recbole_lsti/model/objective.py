@@ -64,7 +64,7 @@ class Objective(nn.Module):
             part (slice): columns of user and item vectors outside which the user vectors are 0.
             items (Items): what all items are scored by.
             asked (Asked): the targets.
-            pairs (Pairs): what items of the histories have more, sorted by target.
+            pairs (Pairs): what is added to the scores of items of the histories, sorted by target.
         """
         if asked.drawn is not None:
             return self._sampled_softmax(user, part, items, asked.positive, asked.drawn, pairs)

@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What items of the histories are scored higher by: S pairs of query and item, sorted by query, and the values.
+    """What is added to the scores of items of the histories: S pairs of query and item, sorted by query, and values.
 
     `query` and `item` are (S,) whole numbers, `value` is (S,) float.
     """

@@ -24,6 +24,7 @@ from reference import (
 from recbole_lsti.data import LSTIDataset
 from recbole_lsti.data.lines import scan_lines
 from recbole_lsti.data.reader import ROWS_AT_A_TIME, read_header, read_table
+from recbole_lsti.data.snapshot import files_of
 from recbole_lsti.errors import AtomicFileError
 
 INTER = "user_id:token item_id:token rating:float kind:token timestamp:float"
@@ -146,6 +147,7 @@ def test_benchmark_files_are_read_as_recbole_reads_them(tmp_path: Path) -> None:
     for name, rows in parts.items():
         write(folder, f"{name}.inter", header, rows)
     config = make_config(folder, benchmark_filename=list(parts), alias_of_item_id=["item_id_list"])
+    assert [path.name for path in files_of(config)] == [f"split.{name}.inter" for name in parts]
     ours, theirs = LSTIDataset(config), recbole_dataset(config)
     assert ours.file_size_list == theirs.file_size_list == [2, 1, 1]
     assert_same_tables(ours, theirs)

@@ -36,8 +36,20 @@ MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, Impor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault), 2 (a mistake, in one line)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault), 2 (a mistake, in one line).
+
+    130 after Ctrl-C, 141 where the reader of the output has left, as `| head` does.
+    """
+    try:
+        status = _command(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere at exit
+        return 141
+    return status
+
+
+def _command(arguments: list[str]) -> int:
     if arguments[:1] == ["convert"]:
         return convert(arguments[1:])
     parser = build_parser()
@@ -51,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return known.run(known)
     except MISTAKES as error:
-        if os.environ.get("LSTI_TRACEBACK"):
+        if isinstance(error, BrokenPipeError) or os.environ.get("LSTI_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"recbole-lsti: {' '.join(str(text).split())}", file=sys.stderr)

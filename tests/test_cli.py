@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import environment
 
 import recbole_lsti
 import recbole_lsti.converters
@@ -178,6 +179,14 @@ def test_convert_is_mounted_and_starts_without_torch(tmp_path):
     header, first, _ = (tmp_path / "out/log/log.inter").read_text(encoding="utf-8").splitlines()
     assert header == "user_id:token\titem_id:token\ttimestamp:float"
     assert first == "u\ti\t5"
+
+
+def test_a_reader_who_leaves_ends_a_command_in_silence():
+    command = [sys.executable, "-m", "recbole_lsti.cli", "convert", "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as run:
+        run.stdout.close()  # before it has imported what it needs to say a word
+        assert run.stderr.read() == b""
+    assert run.returncode == 141
 
 
 def test_convert_names_the_extra_it_needs(monkeypatch, capsys):

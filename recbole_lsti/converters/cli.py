@@ -184,6 +184,8 @@ def _print_sources() -> None:
     for name, source in sources.registry().items():
         print(f"{name:<20} {source.title}")
         print(f"{'':<20} {source.files}")
+        if source.reference:
+            print(f"{'':<20} cite: {source.reference}")
 
 
 def _run(args: argparse.Namespace, command: str, folder: Path) -> None:

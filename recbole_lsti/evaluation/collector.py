@@ -87,9 +87,7 @@ class RankingCollector(Collector):
     ) -> None:
         """Keep what a ranking of a batch says of its targets: row, item and seen as for `collect_rankings`."""
         n_rows, again = len(ranking.items), None
-        if (
-            self.had is not None
-        ):  # before repeated targets go: all of them tell where a row begins
+        if self.had is not None:  # before repeated targets go: all of them tell where a row begins
             again = self._had_before(self.had, interaction, row, item, seen)
         once = _first_of_each(row, item) if len(row) > n_rows else slice(None)
         row, item = row[once], item[once]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**26}  # scores at a time: what stays in a core's cache; a quarter GiB
-CHUNK_ROWS = 32  # at least: below that a matrix product reads the items once for too few targets
+UNDERFLOW = 1e-30  # the logarithm of a smaller share of a softmax is not exact
 
 
 def cross_entropy(
@@ -40,6 +39,17 @@ def cross_entropy(
         return _CrossEntropy.apply(user, items, bias, target, query, item, value)
 
 
+def _targets_at_a_time(N: int, device: str) -> int:
+    """How many targets are scored against N items at a time.
+
+    On a CPU as many as leave their scores in a core's cache; where that are few, more, because a product of few rows
+    reads the items too often. On a GPU a quarter GiB of scores.
+    """
+    if device != "cpu":
+        return max(32, 2**26 // N)
+    return max(32, 2**18 // N, min(128, 2**22 // N))
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -47,7 +57,7 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         T, N = len(user), len(items)
         dtype, user, value = user.dtype, user.to(items.dtype), value.to(items.dtype)
-        rows = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(user.device.type, 2**26) // N)
+        rows = _targets_at_a_time(N, user.device.type)
         grad_user, grad_value = torch.empty_like(user), torch.empty_like(value)
         grad_items = torch.zeros_like(items) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
@@ -56,28 +66,32 @@ class _CrossEntropy(torch.autograd.Function):
         if rows < T:
             cuts = torch.searchsorted(query, query.new_tensor([*starts, T])).tolist()
         losses = []
+        all_scores = user.new_empty(min(rows, T), N)
+        all_shares = torch.empty_like(all_scores)
         for start, first, last in zip(starts, cuts, cuts[1:], strict=False):
             mine = user[start : start + rows]  # (R, H)
-            scores = torch.addmm(bias, mine, items.T)  # (R, N)
+            scores = torch.addmm(bias, mine, items.T, out=all_scores[: len(mine)])  # (R, N)
             flat = scores.view(-1)
             at = (query[first:last] - start).long().mul_(N).add_(item[first:last])
             flat.scatter_add_(0, at, value[first:last])
             wanted = torch.arange(len(mine), device=user.device).mul_(N).add_(target[start : start + rows])
             scores[:, 0] = -torch.inf
-            top = scores.amax(1)
-            own = flat.index_select(0, wanted)
-            total = scores.sub_(top[:, None]).exp_().sum(1)
-            losses.append(total.log() + top - own)
-            # from here on the buffer holds the gradient of the scores: (softmax - one-hot) / T
-            scores.mul_((1 / (total * T))[:, None])
-            flat[wanted] -= 1 / T
+            share = torch.softmax(scores, dim=1, out=all_shares[: len(mine)])
+            own = share.view(-1).index_select(0, wanted)
+            loss, tiny = -own.log(), (own < UNDERFLOW).nonzero().squeeze(1)
+            if len(tiny):
+                loss[tiny] = scores[tiny].logsumexp(1) - flat[wanted[tiny]]
+            losses.append(loss)
+            # from here on the softmax is the gradient of the scores, but for the factor 1 / T: softmax - one-hot
+            flat = share.view(-1)
+            flat[wanted] -= 1
             grad_value[first:last] = flat.index_select(0, at)
-            torch.mm(scores, items, out=grad_user[start : start + rows])
+            torch.mm(share, items, out=grad_user[start : start + rows])
             if grad_items is not None:
-                grad_items.addmm_(scores.T, mine)
+                grad_items.addmm_(share.T, mine)
             if grad_bias is not None:
-                grad_bias += scores.sum(0)
-        ctx.dtype = dtype
+                grad_bias += share.sum(0)
+        ctx.dtype, ctx.T = dtype, T
         ctx.save_for_backward(grad_user, grad_items, grad_bias, grad_value)
         return torch.cat(losses).mean()
 
@@ -85,6 +99,7 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_user, *kept, grad_value = ctx.saved_tensors
+        grad = grad / ctx.T
         grad_user, grad_value = grad_user * grad, grad_value * grad
         grad_items, grad_bias = (None if part is None else part * grad for part in kept)
         return grad_user.to(ctx.dtype), grad_items, grad_bias, None, None, None, grad_value.to(ctx.dtype)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.branches import LongBranch, ShortBranch
 from recbole_lsti.model.dropout import Dropout
-from recbole_lsti.model.fusion import Fusion, Interests, Read
+from recbole_lsti.model.fusion import Fusion, Interests, Read, gather
 from recbole_lsti.model.histories import read_once
 from recbole_lsti.model.inputs import EventInputs, ItemAttributes, Items
 from recbole_lsti.model.objective import Asked, Objective
@@ -150,7 +150,7 @@ class LSTI(SequentialRecommender):
         if self.apart:
             read = self._read_branches(item_seq, interaction, items).at(row, step)
             return self._loss_apart(read, items, asked, seen)
-        user = self.forward(item_seq, interaction, items).at(row, step).user
+        user = gather(self.forward(item_seq, interaction, items).user, row, step)
         return self.objective(user, slice(None), items, asked, _repeats(self.repeat, user, seen))
 
     def _loss_apart(self, read: Read, items: Items, asked: Asked, seen: Seen | None) -> Tensor:

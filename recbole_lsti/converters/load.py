@@ -141,10 +141,10 @@ def peek(con: duckdb.DuckDBPyConnection, reader: Reader, names: Sequence[str]) -
     if first is None or not names:
         return {name: [] for name in names}
     con.register("batch", first.table)
-    filled = " OR ".join(f"coalesce({ident(name)}, '') <> ''" for name in names)
+    columns = {name: [name] for name in names}
+    filled = " OR ".join(f"coalesce({_column(name, columns)}, '') <> ''" for name in names)
     rows = con.execute(
-        f"SELECT * EXCLUDE (_broken, _line) FROM {_projection(reader, {name: [name] for name in names})} "
-        f"WHERE {filled} LIMIT {PEEK_ROWS}"
+        f"SELECT * EXCLUDE (_broken, _line) FROM {_projection(reader, columns)} WHERE {filled} LIMIT {PEEK_ROWS}"
     ).fetchall()
     con.unregister("batch")
     return {name: [row[at] or "" for row in rows] for at, name in enumerate(names)}
@@ -259,12 +259,13 @@ def check_share(con: duckdb.DuckDBPyConnection, loaded: Loaded, limit: float) ->
     bad = count(con, "SELECT count(*) FROM rejects WHERE kind = ?", [loaded.kind])
     # a line of many events makes many rows: what is lost with whole lines is judged by lines, what is left by rows
     lost = count(con, f"SELECT count(*) FROM rejects WHERE kind = ? AND {LOST_LINE}", [loaded.kind])
-    shares = (bad / max(1, loaded.rows_in, loaded.rows_made), max(1, loaded.rows_in, loaded.rows_made))
-    share, rows = max(shares, (lost / max(1, loaded.rows_in), loaded.rows_in))
+    lines = max(1, loaded.rows_in)
+    rows = max(lines, loaded.rows_made)
+    share, of = max((bad / rows, rows), (lost / lines, lines))
     if row is not None and share > limit:
         where = f"{loaded.files[row[2]].name}, line {row[3]}"
         raise AtomicFileError(
-            f"bad rows of {loaded.kind} ({share:.2%} of {rows:,}) must be at most {limit:.2%} "
+            f"bad rows of {loaded.kind} ({share:.2%} of {of:,}) must be at most {limit:.2%} "
             f"(--max-reject-share); most often: {row[0]}, first in {where}"
         )
     if loaded.rows_kept == 0:

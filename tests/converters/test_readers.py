@@ -182,6 +182,13 @@ def test_types_and_times_are_found_behind_many_empty_rows(cli, log):
     assert result.text(".inter").splitlines()[0].endswith("timestamp:float\tprice:float")
 
 
+def test_types_are_found_in_the_second_of_two_columns_named_alike(cli, log):
+    text = "user,item,Price,price\n" + "".join(f"a,x{n},,9.5\n" for n in range(9))
+    result = cli(log(text), "--feature", "Price", "--feature", "price")
+    kinds = [field.rpartition(":")[2] for field in result.text(".inter").splitlines()[0].split("\t")]
+    assert kinds == ["token", "token", "token", "float"]
+
+
 def test_the_decimal_mark_separates_nothing(cli, log):
     flags = ("--no-header", "--decimal", ",", "--user", "0", "--item", "1", "--rating", "2", "--time", "3")
     assert cli(log("1;2;3,5;100\n" * 3), *flags).rows()[1] == ["1", "2", "3.5", "100"]

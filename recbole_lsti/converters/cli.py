@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import pyarrow as pa
+
 from recbole_lsti.converters import sources
 from recbole_lsti.converters.convert import convert
 from recbole_lsti.converters.describe import Wishes, describe_inter, describe_side, expand
@@ -151,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.list:
         _print_sources()
         return 0
+    pa.enable_signal_handlers(False)  # else Ctrl-C while it parses a piece may get lost
     restore = _interrupt_on_sigterm()
     try:
         with tempfile.TemporaryDirectory(prefix="recbole-lsti-") as folder:

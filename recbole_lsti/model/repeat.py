@@ -105,7 +105,7 @@ class RepeatTerm(nn.Module):
         last = (following.index_select(0, row) > now) & (steps <= now)  # (T, L)
         query, at = (index.int() for index in last.nonzero(as_tuple=True))
         seen = (row * L).int().index_select(0, query) + at  # index_select: several times faster than [] on the CPU
-        item = item_seq.int().view(-1).index_select(0, seen)
+        item = item_seq.int().reshape(-1).index_select(0, seen)
         if place is not None:  # a column is not a step
             at = place.int().view(-1).index_select(0, seen)
         distance = step.index_select(0, query) - at

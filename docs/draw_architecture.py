@@ -52,8 +52,11 @@ def draw() -> Figure:
     )
     history(ax)
     embeddings(ax)
-    branch(ax, 27, LONG, "Long-term branch", "reads the whole history", "LSTM", "$l_t$")
-    branch(ax, 73, SHORT, "Short-term branch", "reads the last W items", "Windowed self-attention", "$s_t$")
+    mean = "LayerNorm + mean\nof $E$ so far  →  $l_t$"
+    branch(ax, 27, LONG, "Long-term branch", "reads the whole history", "LSTM", mean)
+    branch(
+        ax, 73, SHORT, "Short-term branch", "reads the last W items", "Windowed self-attention", "LayerNorm  →  $s_t$"
+    )
     fusion(ax)
     scores(ax)
     return figure
@@ -119,7 +122,7 @@ def branch(ax: Axes, x: float, colour: str, title: str, reads: str, mixer: str, 
         )
     ax.plot([rail, rail, x], [bottom + 1.9, bottom - 1.6, bottom - 1.6], color=colour, lw=1.1)
     arrow(ax, (x, bottom - 1.6), (x, 36.8), colour)
-    box(ax, x - 9, 31.6, 18, 5, colour, f"LayerNorm  →  {out}", size=10)
+    box(ax, x - 9, 31.6, 18, 5, colour, out, size=8.8)
 
 
 def fusion(ax: Axes) -> None:

@@ -13,7 +13,7 @@ from recbole_lsti.config_rules import LOSSES
 from recbole_lsti.model.lsti import FUSED_EVERY
 
 FUSED = ("fusion.gate", "repeat.")  # what the fused score's loss moves
-SURE = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+SURE = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "user_dropout_prob": 0.0}
 
 
 def make_model(**settings):

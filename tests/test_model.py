@@ -150,7 +150,7 @@ def test_seconds_and_sessions_bound_the_short_part(n_layers, limit, time):
 @torch.no_grad()
 def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(cascade):
     model, item_seq = make_model(cascade=cascade, short_window=5), random_sequences(2, 12)
-    events = model.embed(item_seq, {}, model.items())
+    events = model.embed(model.look_up(item_seq, model.items()), {})
     read = model.long_branch(events) if cascade else events
     interests = model.forward(item_seq, {})
     short = (1 - interests.gate) * model.fusion.short_norm(model.short_branch(read, None))
@@ -159,9 +159,9 @@ def test_the_short_branch_reads_the_items_or_what_the_long_branch_makes_of_them(
 
 @torch.no_grad()
 def test_the_long_branch_can_leave_the_short_part_out():
-    model = make_model(long_excludes_short=True, repeat_term=False, short_window=5)
+    model = make_model(long_excludes_short=True, repeat_term=False, history_mean=False, short_window=5)
     item_seq = random_sequences(1, 12)
-    read = model.long_branch(model.embed(item_seq, {}, model.items()))
+    read = model.long_branch(model.embed(model.look_up(item_seq, model.items()), {}))
     delayed = model.fusion.long_norm(torch.nn.functional.pad(read, (0, 0, 5, 0))[:, :12])
     found = model.forward(item_seq, {})
     torch.testing.assert_close(found.long, found.gate * delayed)
@@ -170,6 +170,41 @@ def test_the_long_branch_can_leave_the_short_part_out():
     other = model.forward(changed, {})
     assert (other.short - found.short)[0, 11].abs().max() > 1e-4
     torch.testing.assert_close((other.long / other.gate)[0, 11], (found.long / found.gate)[0, 11])
+
+
+@pytest.mark.parametrize("settings", [{}, APART, {"long_excludes_short": True}, {"twin": "short"}, {"fusion": "long"}])
+@torch.no_grad()
+def test_the_long_part_holds_the_mean_of_the_items_read(settings):
+    model, item_seq = make_model(short_window=5, **settings), random_sequences(2, 12)
+    with_mean = model._read_branches(item_seq, {}, model.items()).long
+    weight, model.fusion.mean_weight = model.fusion.mean_weight, None
+    without = model._read_branches(item_seq, {}, model.items()).long
+    lag = 5 if "long_excludes_short" in settings else 0
+    for step in range(12):
+        items = model.item_embedding.weight[item_seq[:, : step + 1 - lag], :16]  # with branches apart, the long one's
+        mean = items.mean(1) if step >= lag else torch.zeros(2, 16)
+        expected = without[:, step] + weight * torch.nn.functional.layer_norm(mean, (16,))
+        torch.testing.assert_close(with_mean[:, step], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_short_branch_alone_and_history_mean_false_know_no_mean():
+    assert make_model(fusion="short").fusion.mean_weight is None
+    assert make_model(history_mean=False).fusion.mean_weight is None
+
+
+def test_the_user_vector_is_dropped_out_in_training_alone():
+    silent = dict.fromkeys(("hidden_dropout_prob", "attn_dropout_prob"), 0.0)
+    item_seq = random_sequences(4, 9)
+    batch = sequence_batch(item_seq, times_of(item_seq), "CE")
+    for settings in ({}, APART):
+        model = make_model(**silent, **settings)
+        exact = model.calculate_loss(batch).detach()
+        assert model.calculate_loss(batch) == exact
+        losses = {float(model.train().calculate_loss(batch).detach()) for _ in range(3)}
+        assert len(losses) == 3
+        assert exact not in losses
+        model.user_dropout.p = 0.0
+        torch.testing.assert_close(model.calculate_loss(batch).detach(), exact)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -73,11 +73,19 @@ class Fusion(nn.Module):
     The branches are normalised before they are joined and nothing non-linear follows, so the score splits exactly:
     `gate` w*l + (1-w)*s with w per dimension, `scalar` one w a step, `sum` l + s, `concat` V[l; s] = V_l l + V_s s.
     Where the branches are `apart`, each part lies in a half of its own: [g*l; (1-g)*s] and so on.
+
+    With `history_mean` the long branch is joined by the mean of the vectors that the items of its history are scored
+    by: normalised, weighted per dimension, added to l. What a user has liked on the whole then reaches the score on a
+    straight way, and the LSTM is left to tell what differs from it.
+
+    Source of the mean: FISM, Kabbur et al., KDD 2013. Differs: one vector of an item for the history and for the score,
+    scaled by normalisation, beside an LSTM.
     """
 
-    def __init__(self, kind: str, H: int, apart: bool) -> None:
+    def __init__(self, kind: str, H: int, apart: bool, history_mean: bool) -> None:
         super().__init__()
         self.H, self.apart = H, apart
+        self.mean_weight = nn.Parameter(torch.ones(H)) if history_mean and kind != "short" else None
         self.long_norm = nn.LayerNorm(H) if kind != "short" else None
         self.short_norm = nn.LayerNorm(H) if kind != "long" else None
         self.gate: nn.Sequential | None = None
@@ -87,17 +95,23 @@ class Fusion(nn.Module):
         self.mix_long = nn.Linear(H, H, bias=False) if kind == "concat" else None
         self.mix_short = nn.Linear(H, H, bias=False) if kind == "concat" else None
 
-    def forward(self, long: Tensor | None, short: Tensor | None, events: Tensor) -> Interests:
-        """What the branches put out, (..., H), and the events, (..., D) -> Interests with parts of shape (..., D)."""
-        return self.join(self.normalise(long, short, events))
+    def forward(self, long: Tensor | None, short: Tensor | None, events: Tensor, mean: Tensor | None) -> Interests:
+        """Return parts of shape (..., D); arguments as of `normalise`."""
+        return self.join(self.normalise(long, short, events, mean))
 
-    def normalise(self, long: Tensor | None, short: Tensor | None, events: Tensor) -> Read:
-        """Bring the branches to one scale."""
-        return Read(
-            None if self.long_norm is None or long is None else self.long_norm(long),
-            None if self.short_norm is None or short is None else self.short_norm(short),
-            events,
-        )
+    def normalise(self, long: Tensor | None, short: Tensor | None, events: Tensor, mean: Tensor | None) -> Read:
+        """Bring the branches to one scale.
+
+        Args:
+            long, short (Tensor | None): (..., H), what the branches put out.
+            events (Tensor): (..., D), what they have read.
+            mean (Tensor | None): (..., H), the mean of the item vectors that the long branch has read.
+        """
+        if self.long_norm is not None and long is not None:
+            long = self.long_norm(long)
+            if self.mean_weight is not None and mean is not None:
+                long = long + self.mean_weight * F.layer_norm(mean, (self.H,))
+        return Read(long, None if self.short_norm is None or short is None else self.short_norm(short), events)
 
     def join(self, read: Read) -> Interests:
         """Fuse branches that `normalise` has brought to one scale: their parts of the user vector, and the gate."""

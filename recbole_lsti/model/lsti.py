@@ -7,7 +7,7 @@ has item vectors of its own, else H. The mathematics and its sources are in docs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -98,7 +98,9 @@ class LSTI(SequentialRecommender):
         self.short_branch = kinds[self.twin or "short"](config) if self.fusion_type != "long" else None
         self.cascade = bool(config["cascade"]) and self.fusion_type != "short"  # which has no long branch to read
         self.long_lag = config["short_window"] if config["long_excludes_short"] else 0
-        self.fusion = Fusion(self.fusion_type, H, self.apart)
+        self.fusion = Fusion(self.fusion_type, H, self.apart, bool(config["history_mean"]))
+        self.reads_mean = self.fusion.mean_weight is not None
+        self.user_dropout = Dropout(config["user_dropout_prob"])
         count = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
         self.popularity = nn.Parameter(log_frequency(count))
         self.branch_dropout: float = config["branch_dropout"]
@@ -150,7 +152,7 @@ class LSTI(SequentialRecommender):
         if self.apart:
             read = self._read_branches(item_seq, interaction, items).at(row, step)
             return self._loss_apart(read, items, asked, seen)
-        user = gather(self.forward(item_seq, interaction, items).user, row, step)
+        user = self.user_dropout(gather(self.forward(item_seq, interaction, items).user, row, step))
         return self.objective(user, slice(None), items, asked, _repeats(self.repeat, user, seen))
 
     def _loss_apart(self, read: Read, items: Items, asked: Asked, seen: Seen | None) -> Tensor:
@@ -161,14 +163,19 @@ class LSTI(SequentialRecommender):
         own = torch.stack(
             [
                 self.objective(user, half, items, asked, _repeats(self.repeat_alone, user, seen))
-                for user, half in zip(self.fusion.alone(*read[:2]), (self.long_half, self.short_half), strict=True)
-                if user is not None
+                for user, half in self._alone(read)
             ]
         ).mean()
-        user = self.fusion.join(read.fixed(FUSED_EVERY)).user
+        user = self.user_dropout(self.fusion.join(read.fixed(FUSED_EVERY)).user)
         pairs = _repeats(self.repeat, user, None if seen is None else seen.every(FUSED_EVERY))
         fused = self.objective(user, slice(None), items.fixed(), asked.every(FUSED_EVERY), pairs)
         return fused + own - own.detach()
+
+    def _alone(self, read: Read) -> Iterator[tuple[Tensor, slice]]:
+        """What each branch says for itself, (T, D), and the columns of item vectors that it speaks of."""
+        for user, half in zip(self.fusion.alone(*read[:2]), (self.long_half, self.short_half), strict=True):
+            if user is not None:
+                yield self.user_dropout(user), half
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
@@ -282,7 +289,8 @@ class LSTI(SequentialRecommender):
         if self.event_inputs is not None:
             gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None
             known = self.event_inputs.of_event(gap, state.n_events, fields or {})
-        return next_state(self, state, item, self.embed(item, known, self.items()), time)
+        vectors = self.look_up(item, self.items())
+        return next_state(self, state, item, vectors, self.embed(vectors, known), time)
 
     @torch.no_grad()
     def score(self, state: State) -> Tensor:
@@ -305,16 +313,30 @@ class LSTI(SequentialRecommender):
         return self._drop_branches(self.fusion.join(self._read_branches(item_seq, interaction, items or self.items())))
 
     def _read_branches(self, item_seq: Tensor, interaction: Any, items: Items) -> Read:
-        events = self.embed(item_seq, interaction, items)
-        long = short = None
+        vectors = self.look_up(item_seq, items)
+        events = self.embed(vectors, interaction)
+        long = short = mean = None
         recent = events[..., self.short_half]
         if self.long_branch is not None:
             long = self._read(self.long_branch, events[..., self.long_half], interaction)
             recent = self.recent(recent, long)
             long = _delay(long, self.long_lag)
+            if self.reads_mean:
+                mean = _delay(self._running_mean(vectors, interaction, items), self.long_lag)
         if self.short_branch is not None:
             short = self._read(self.short_branch, recent, interaction)
-        return self.fusion.normalise(long, short, events)
+        return self.fusion.normalise(long, short, events, mean)
+
+    def _running_mean(self, vectors: Tensor, interaction: Any, items: Items) -> Tensor:
+        """The mean of all item vectors of a history up to each step, (B, L, H), from those of the steps, (B, L, D)."""
+        total = vectors[..., self.long_half].cumsum(dim=1)
+        n_events = torch.arange(1, vectors.shape[1] + 1, device=vectors.device)[:, None]
+        earlier = _earlier(interaction)
+        if earlier is not None:
+            counts = earlier.counts[:, None]  # (B, 1, P)
+            total = total + counts.to(total.dtype) @ self.look_up(earlier.item, items)[..., self.long_half]
+            n_events = n_events + counts.sum(dim=2, keepdim=True)
+        return total / n_events
 
     def _drop_branches(self, interests: Interests) -> Interests:
         """In training, leave one of two parts out for a share of the rows; the others are scaled so the mean stays."""
@@ -326,9 +348,13 @@ class LSTI(SequentialRecommender):
         short = short.masked_fill(chance >= 1 - p / 2, 0) / (1 - p / 2)
         return Interests(long, short, interests.gate)
 
-    def embed(self, item_seq: Tensor, interaction: Any, items: Items, where: Any = ...) -> Tensor:
-        """Return what the branches read of the events at `where`, (..., D): items and fields of a batch."""
-        x = F.embedding(item_seq[where], items.vectors, padding_idx=0, sparse=self.sparse_gradients)
+    def look_up(self, item: Tensor, items: Items) -> Tensor:
+        """Return the vectors of (...) items, (..., D); 0 = none."""
+        return F.embedding(item, items.vectors, padding_idx=0, sparse=self.sparse_gradients)
+
+    def embed(self, vectors: Tensor, interaction: Any, where: Any = ...) -> Tensor:
+        """Return what the branches read of the events at `where`, (..., D): their items' vectors, fields of a batch."""
+        x = vectors
         if self.event_inputs is not None:
             x = self.event_inputs(x, {field: interaction[field][where] for field in self.event_inputs.reads})
         return self.dropout(self.input_norm(x.unflatten(-1, (-1, self.hidden_size))).flatten(-2))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 FEWEST_CELLS = 16
 HASH = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed number: spreads neighbouring ids
@@ -28,6 +29,7 @@ class State(NamedTuple):
     user: Tensor  # (B, D), the user vector
     long: Tensor  # (B, n_layers, 2, H), h and c of the LSTM
     delayed: Tensor  # (B, short_window, H), the long branch's last outputs, with long_excludes_short
+    total: Tensor  # (B, lag + 1, H), sums of the items' vectors up to each of the last events, with history_mean
     short: Tensor  # (B, n_layers, R, 2, H), keys and values of the last R events, the newest last
     time: Tensor  # (B, R or 1) float64 seconds of these events; 1 where only the gap to the last one is read
     item: Tensor  # (B, C) int64, the different items read, 0 = an empty cell
@@ -98,6 +100,7 @@ def first_state(model: Any, batch_size: int) -> State:
         user=zeros(weight.shape[1], dtype=weight.dtype),
         long=zeros(long, 2, H, dtype=weight.dtype),
         delayed=zeros(model.long_lag, H, dtype=weight.dtype),
+        total=zeros(model.long_lag + 1 if model.reads_mean else 0, H, dtype=weight.dtype),
         short=zeros(short, reach, 2, H, dtype=weight.dtype),
         time=zeros(n_times, dtype=torch.float64),
         item=zeros(cells),
@@ -107,9 +110,12 @@ def first_state(model: Any, batch_size: int) -> State:
     )
 
 
-def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tensor | None) -> State:
-    """The state after one more event of each user; see `LSTI.step`. `event` is (B, D), the embedded event."""
-    long = short = None
+def next_state(model: Any, state: State, item: Tensor, vectors: Tensor, event: Tensor, time: Tensor | None) -> State:
+    """The state after one more event of each user; see `LSTI.step`.
+
+    `vectors` is (B, D), what the items are scored by; `event` is (B, D), what the branches read.
+    """
+    long = short = mean = None
     recent = event[:, model.short_half]
     if model.long_branch is not None:
         now, hidden = model.long_branch.resume(event[:, None, model.long_half], state.long)
@@ -117,6 +123,10 @@ def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tens
         long = delayed[:, 0]
         recent = model.recent(recent, now[:, 0])
         state = state._replace(long=hidden, delayed=delayed[:, 1:])
+        if model.reads_mean:
+            total = torch.cat([state.total[:, 1:], state.total[:, -1:] + vectors[:, None, model.long_half]], dim=1)
+            mean = total[:, 0] / (state.n_events + 1 - model.long_lag).clamp(min=1)[:, None]
+            state = state._replace(total=total)
     times = None
     if model.needs_time and time is not None:
         times = torch.cat([state.time, time[:, None].double()], dim=1)
@@ -125,7 +135,7 @@ def next_state(model: Any, state: State, item: Tensor, event: Tensor, time: Tens
         times = times[:, -1 - state.short.shape[2] :] if times is not None and model.short_branch.needs_time else None
         short, kept = model.short_branch.step(recent, state.short, state.n_events, times)
         state = state._replace(short=kept)
-    user = model.fusion(long, short, event).user
+    user = model.fusion(long, short, event, mean).user
     return state.note(item)._replace(user=user, n_events=state.n_events + 1)
 
 
@@ -143,23 +153,28 @@ def read_last_step(model: Any, item_seq: Tensor, interaction: Any, items: Any, l
     Returns:
         Interests: every part (B, D).
     """
-    long = short = None
+    long = short = mean = None
     # the short branch sees no more than its window
     width = min(item_seq.shape[1], 1 if model.short_branch is None else model.short_branch.window)
     begin = (last + 1 - width).clamp(min=0)
     steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
     row, end = torch.arange(len(last), device=last.device), last - begin
-    events = model.embed(item_seq, interaction, items, (row[:, None], steps))
+    where = (row[:, None], steps)
+    events = model.embed(model.look_up(item_seq[where], items), interaction, where)
     recent = events[..., model.short_half]
     if model.long_branch is not None:
         wanted = steps if model.cascade else (last - model.long_lag)[:, None]
         found = _long_at(model, item_seq, interaction, items, last, wanted)
         recent = model.recent(recent, found)
         long = found[row, end][:, None] if model.cascade else found
+        if model.reads_mean:
+            unread = torch.arange(item_seq.shape[1], device=last.device) > (last - model.long_lag)[:, None]
+            mean = F.embedding_bag(item_seq.masked_fill(unread, 0), items.vectors, mode="mean", padding_idx=0)
+            mean = mean[:, None, model.long_half]
     if model.short_branch is not None:
         time = interaction[model.time_field].gather(1, steps) if model.short_branch.needs_time else None
         short = model.short_branch(recent, time)[row, end][:, None]
-    return model.fusion(long, short, events[row, end][:, None]).at(row, torch.zeros_like(row))
+    return model.fusion(long, short, events[row, end][:, None], mean).at(row, torch.zeros_like(row))
 
 
 def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: Tensor, wanted: Tensor) -> Tensor:
@@ -173,7 +188,8 @@ def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: T
     state = weight.new_zeros(len(last), n_layers, 2, H)
     for start in range(0, item_seq.shape[1], model.piece):
         row = (last >= start).nonzero().squeeze(1)
-        events = model.embed(item_seq, interaction, items, (row, slice(start, start + model.piece)))
+        where = (row, slice(start, start + model.piece))
+        events = model.embed(model.look_up(item_seq[where], items), interaction, where)
         y, end = model.long_branch.resume(events[..., model.long_half], state[row])
         state = state.index_put((row,), end.to(state.dtype))
         at = wanted[row] - start

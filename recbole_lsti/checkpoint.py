@@ -62,6 +62,19 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        ValueError: if they are those of another network, as of another version of this package.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
+        raise ValueError(f"checkpoint ({path}) must be of the network its settings make here: {reasons}") from error
+
+
 def plain(value: Any, where: str = "checkpoint") -> Any:
     """Return `value` with numpy scalars and arrays turned into plain data and tensors.
 

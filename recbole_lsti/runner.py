@@ -165,7 +165,8 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
         Loaded: (config, model, dataset, train_data, valid_data, test_data); the model is in evaluation mode.
     Raises:
         FileNotFoundError: no such checkpoint, or its data set is gone.
-        ValueError: not a checkpoint of this package, or the data set's users or items have changed since.
+        ValueError: not a checkpoint of this package, or of another version's network, or the data set's users or items
+            have changed since.
     """
     content = checkpoint.read(checkpoint_file)
     settings = {**content["config"], "force_unknown_keys": True}
@@ -177,7 +178,7 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
                 f"dataset {config['dataset']} ({len(tokens) - 1} different {field}) must be the one the checkpoint was "
                 f"trained on ({len(content['tokens'][field]) - 1} different {field}, ids in the same order)"
             )
-    network.load_state_dict(content["state_dict"])
+    checkpoint.load_weights(network, content["state_dict"], checkpoint_file)
     checkpoint.load_other_state(network, content["other_parameter"], config["device"])
     return Loaded(config, network.eval(), dataset, *loaders)
 

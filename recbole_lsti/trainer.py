@@ -212,7 +212,7 @@ class PortableTrainer(Trainer):
         self.start_epoch = content["epoch"] + 1
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
         self.best_epoch, self._best_state = content["epoch"], content["state_dict"]
-        self.model.load_state_dict(content["state_dict"])
+        checkpoint.load_weights(self.model, content["state_dict"], resume_file)
         checkpoint.load_other_state(self.model, content["other_parameter"], self.device)
         self.optimizer.load_state_dict(content["optimizer"])
         checkpoint.set_rng_state(content["rng"])
@@ -313,8 +313,9 @@ class PortableTrainer(Trainer):
         if model_file is None and self._best_state is not None:
             self.model.load_state_dict(self._best_state)
             return
-        content = checkpoint.read(model_file or self.saved_model_file)
-        self.model.load_state_dict(content["state_dict"])
+        path = model_file or self.saved_model_file
+        content = checkpoint.read(path)
+        checkpoint.load_weights(self.model, content["state_dict"], path)
         checkpoint.load_other_state(self.model, content["other_parameter"], self.device)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:

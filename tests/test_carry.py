@@ -92,6 +92,7 @@ EXACT = [
     {"long_excludes_short": True},
     {"short_window": 11},
     {"repeat_term": False},
+    {"history_mean": False},
     ALL_TIME,
     {"time_gaps": True},
     {"time_gaps": True, "fusion": "long"},

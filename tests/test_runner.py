@@ -585,6 +585,17 @@ def test_a_refused_run_leaves_nothing(workplace, small, tmp_path):
         recbole_lsti.run("LSTI", "few", config_dict={**settings, "checkpoint_dir": str(tmp_path / "few/few.inter")})
 
 
+def test_a_checkpoint_of_another_network_is_refused_in_a_line(tiny, workplace, small):
+    settings = {**small, "data_path": str(tiny), "history_mean": False}
+    path = recbole_lsti.run("LSTI", "tiny", config_dict=settings)["checkpoint_file"]
+    content = checkpoint.read(path)
+    del content["config"]["history_mean"]  # as a version without that setting has written it
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"checkpoint \(.*\) must be of the network .*mean_weight") as told:
+        recbole_lsti.load(path)
+    assert "\n" not in str(told.value)
+
+
 def test_a_run_folder_is_taken_for_its_checkpoint(tiny, workplace, small):
     result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
     loaded = recbole_lsti.load(result["run_dir"])

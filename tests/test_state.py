@@ -22,6 +22,8 @@ SETTINGS = [
     {"n_layers": 2, "short_window": 30},
     {"long_excludes_short": True},
     {"repeat_term": False},
+    {"history_mean": False},
+    {"history_mean": False, "long_excludes_short": True},
     {"short_seconds": 4000.0},
     {"session_gap": 1500.0},
     {"time_bias": True},

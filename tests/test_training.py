@@ -102,16 +102,22 @@ def test_rows_without_gradients_keep_their_values_and_moments():
     torch.testing.assert_close(lazy[0].weight, table.weight)
 
 
+@pytest.mark.parametrize("earlier", [False, True])  # events before the window, with carry_state
 @pytest.mark.parametrize("loss_type", ["SSM", "BPR", "gBCE"])
-def test_a_first_step_is_the_same_with_sparse_and_dense_gradients(loss_type):
+def test_a_first_step_is_the_same_with_sparse_and_dense_gradients(loss_type, earlier):
     # Adam's first step moves nothing that has no gradient
     after = []
     for sparse in (True, False):
         model = make_model(loss_type=loss_type, sparse_gradients=sparse, n_negatives=15)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.0)
         item_seq = torch.nn.functional.pad(random_sequences(3, 6, n_items=20), (0, 2))
+        batch = sequence_batch(item_seq, times_of(item_seq), loss_type)
+        if earlier:
+            batch["earlier_item"] = torch.tensor([[2, 30], [31, 0], [0, 0]])
+            batch["earlier_distance"] = torch.tensor([[1, 3], [2, 0], [0, 0]])
+            batch["earlier_counts"] = torch.tensor([[1, 2], [1, 0], [0, 0]])
         torch.manual_seed(5)
-        model.calculate_loss(sequence_batch(item_seq, times_of(item_seq), loss_type)).backward()
+        model.calculate_loss(batch).backward()
         kinds = {name for name, p in model.named_parameters() if p.grad.is_sparse}
         assert kinds == ({"item_embedding.weight", "popularity"} if sparse else set())
         if sparse:

@@ -30,7 +30,8 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "Popularity": {"model": "Popularity"},
     "LSTI-long": {"model": "LSTI", "fusion": "long"},
     "LSTI-short": {"model": "LSTI", "fusion": "short"},
-    # two branches of one kind with as many parameters as LSTI's default two kinds
+    # two branches of one kind with as many parameters as LSTI's default two kinds; the first one has the mean
+    # of the history, as the long branch has
     "LSTI-two-LSTMs": {"model": "LSTI", "twin": "long", "inner_size": 192},
     "LSTI-two-attentions": {"model": "LSTI", "twin": "short", "inner_size": 320},
     "SASRec": {"model": "SASRec"},

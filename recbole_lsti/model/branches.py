@@ -192,7 +192,7 @@ class WindowAttention(nn.Module):
         """(B, L, H) -> (B, L, H); `time` (B, L) seconds, `session` (B, L) numbers, both optional."""
         B, L, H = x.shape
         A, D = self.n_heads, H // self.n_heads
-        # compiled for any L, a width that depends on L is one that torch's compiler cannot always divide by
+        # compiled for any L, on a GPU, a width that depends on L is one that torch's compiler cannot divide by
         W = self.window if torch.compiler.is_compiling() else min(self.window, L)
         q, k, v = self.qkv(_blocks(x, W)).view(B, -1, W, 3, A, D).permute(3, 0, 1, 4, 2, 5)  # each (B, C, A, W, D)
         k, v = _with_previous(k), _with_previous(v)  # (B, C, A, 2W, D)

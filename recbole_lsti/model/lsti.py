@@ -173,9 +173,10 @@ class LSTI(SequentialRecommender):
 
     def _alone(self, read: Read) -> Iterator[tuple[Tensor, slice]]:
         """What each branch says for itself, (T, D), and the columns of item vectors that it speaks of."""
-        for user, half in zip(self.fusion.alone(*read[:2]), (self.long_half, self.short_half), strict=True):
+        said = (None if part is None else self.user_dropout(part) for part in (read.long, read.short))
+        for user, half in zip(self.fusion.alone(*said), (self.long_half, self.short_half), strict=True):
             if user is not None:
-                yield self.user_dropout(user), half
+                yield user, half
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's own item, (B,)."""
@@ -289,7 +290,7 @@ class LSTI(SequentialRecommender):
         if self.event_inputs is not None:
             gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None
             known = self.event_inputs.of_event(gap, state.n_events, fields or {})
-        vectors = self.look_up(item, self.items())
+        vectors = self.vectors_of(item, self.items())
         return next_state(self, state, item, vectors, self.embed(vectors, known), time)
 
     @torch.no_grad()
@@ -313,7 +314,7 @@ class LSTI(SequentialRecommender):
         return self._drop_branches(self.fusion.join(self._read_branches(item_seq, interaction, items or self.items())))
 
     def _read_branches(self, item_seq: Tensor, interaction: Any, items: Items) -> Read:
-        vectors = self.look_up(item_seq, items)
+        vectors = self.vectors_of(item_seq, items)
         events = self.embed(vectors, interaction)
         long = short = mean = None
         recent = events[..., self.short_half]
@@ -333,9 +334,17 @@ class LSTI(SequentialRecommender):
         n_events = torch.arange(1, vectors.shape[1] + 1, device=vectors.device)[:, None]
         earlier = _earlier(interaction)
         if earlier is not None:
-            counts = earlier.counts[:, None]  # (B, 1, P)
-            total = total + counts.to(total.dtype) @ self.look_up(earlier.item, items)[..., self.long_half]
-            n_events = n_events + counts.sum(dim=2, keepdim=True)
+            n_events = n_events + earlier.counts.sum(dim=1)[:, None, None]
+            if earlier.item.shape[1]:
+                before = F.embedding_bag(
+                    earlier.item,
+                    items.vectors,
+                    mode="sum",
+                    per_sample_weights=earlier.counts.to(items.vectors.dtype),
+                    padding_idx=0,
+                    sparse=self.sparse_gradients,
+                )
+                total = total + before[:, None, self.long_half]
         return total / n_events
 
     def _drop_branches(self, interests: Interests) -> Interests:
@@ -348,7 +357,7 @@ class LSTI(SequentialRecommender):
         short = short.masked_fill(chance >= 1 - p / 2, 0) / (1 - p / 2)
         return Interests(long, short, interests.gate)
 
-    def look_up(self, item: Tensor, items: Items) -> Tensor:
+    def vectors_of(self, item: Tensor, items: Items) -> Tensor:
         """Return the vectors of (...) items, (..., D); 0 = none."""
         return F.embedding(item, items.vectors, padding_idx=0, sparse=self.sparse_gradients)
 

@@ -29,7 +29,7 @@ class State(NamedTuple):
     user: Tensor  # (B, D), the user vector
     long: Tensor  # (B, n_layers, 2, H), h and c of the LSTM
     delayed: Tensor  # (B, short_window, H), the long branch's last outputs, with long_excludes_short
-    total: Tensor  # (B, lag + 1, H), sums of the items' vectors up to each of the last events, with history_mean
+    sums: Tensor  # (B, 1, H), sum of the vectors of all items read; with long_excludes_short the last short_window + 1
     short: Tensor  # (B, n_layers, R, 2, H), keys and values of the last R events, the newest last
     time: Tensor  # (B, R or 1) float64 seconds of these events; 1 where only the gap to the last one is read
     item: Tensor  # (B, C) int64, the different items read, 0 = an empty cell
@@ -100,7 +100,7 @@ def first_state(model: Any, batch_size: int) -> State:
         user=zeros(weight.shape[1], dtype=weight.dtype),
         long=zeros(long, 2, H, dtype=weight.dtype),
         delayed=zeros(model.long_lag, H, dtype=weight.dtype),
-        total=zeros(model.long_lag + 1 if model.reads_mean else 0, H, dtype=weight.dtype),
+        sums=zeros(model.long_lag + 1 if model.reads_mean else 0, H, dtype=weight.dtype),
         short=zeros(short, reach, 2, H, dtype=weight.dtype),
         time=zeros(n_times, dtype=torch.float64),
         item=zeros(cells),
@@ -124,9 +124,9 @@ def next_state(model: Any, state: State, item: Tensor, vectors: Tensor, event: T
         recent = model.recent(recent, now[:, 0])
         state = state._replace(long=hidden, delayed=delayed[:, 1:])
         if model.reads_mean:
-            total = torch.cat([state.total[:, 1:], state.total[:, -1:] + vectors[:, None, model.long_half]], dim=1)
-            mean = total[:, 0] / (state.n_events + 1 - model.long_lag).clamp(min=1)[:, None]
-            state = state._replace(total=total)
+            sums = torch.cat([state.sums[:, 1:], state.sums[:, -1:] + vectors[:, None, model.long_half]], dim=1)
+            mean = sums[:, 0] / (state.n_events + 1 - model.long_lag).clamp(min=1)[:, None]
+            state = state._replace(sums=sums)
     times = None
     if model.needs_time and time is not None:
         times = torch.cat([state.time, time[:, None].double()], dim=1)
@@ -160,7 +160,7 @@ def read_last_step(model: Any, item_seq: Tensor, interaction: Any, items: Any, l
     steps = begin[:, None] + torch.arange(width, device=last.device)  # (B, width)
     row, end = torch.arange(len(last), device=last.device), last - begin
     where = (row[:, None], steps)
-    events = model.embed(model.look_up(item_seq[where], items), interaction, where)
+    events = model.embed(model.vectors_of(item_seq[where], items), interaction, where)
     recent = events[..., model.short_half]
     if model.long_branch is not None:
         wanted = steps if model.cascade else (last - model.long_lag)[:, None]
@@ -189,7 +189,7 @@ def _long_at(model: Any, item_seq: Tensor, interaction: Any, items: Any, last: T
     for start in range(0, item_seq.shape[1], model.piece):
         row = (last >= start).nonzero().squeeze(1)
         where = (row, slice(start, start + model.piece))
-        events = model.embed(model.look_up(item_seq[where], items), interaction, where)
+        events = model.embed(model.vectors_of(item_seq[where], items), interaction, where)
         y, end = model.long_branch.resume(events[..., model.long_half], state[row])
         state = state.index_put((row,), end.to(state.dtype))
         at = wanted[row] - start

@@ -62,6 +62,7 @@ class HeldOut:
         self.begin, self.end = begins[kept], ends[kept] - 1
         self.split = self.end - np.clip((self.end - self.begin) // 3, 1, most)
         self.longest = config["MAX_ITEM_LIST_LENGTH"]
+        self.device = config["device"]
         overlap = min(config["min_context"], self.longest // 2)
         self.windows = np.stack(cut_windows(self.begin, self.split - 1, self.longest, overlap), axis=1)
 
@@ -86,7 +87,7 @@ class HeldOut:
         batch = {name + self.list_suffix: np.where(inside, column[at], 0) for name, column in columns.items()}
         target = np.where(inside & (at + 1 >= first), self.items[at + 1], 0)
         batch |= {"item_length": (end - begin)[:, 0], f"target_item_id{self.list_suffix}": target}
-        return {name: torch.from_numpy(column) for name, column in batch.items()}
+        return {name: torch.from_numpy(column).to(self.device) for name, column in batch.items()}
 
     def evaluate(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
         """NDCG of each held-out target, raw and unseen, in the order of users and time."""
@@ -103,9 +104,9 @@ class HeldOut:
                 r, t = row[cut], step[cut]
                 scores = model.score_all(interests.at(r, t).user, item_seq, r, t, items)
                 found.append(_ndcg(scores, targets[r, t], item_seq[r], t))
-                events.append(torch.from_numpy(windows[rows, 0])[r] + t)
+                events.append(torch.from_numpy(windows[rows, 0]).to(self.device)[r] + t)
         order = torch.cat(events).argsort()
-        raw, unseen = (torch.cat(part)[order].numpy() for part in zip(*found, strict=True))
+        raw, unseen = (torch.cat(part)[order].cpu().numpy() for part in zip(*found, strict=True))
         return raw, unseen
 
 
@@ -116,7 +117,7 @@ def _ndcg(
     scores[:, 0] = -torch.inf
     values = []
     seen = torch.zeros_like(scores, dtype=torch.bool)
-    seen.scatter_(1, history.masked_fill(torch.arange(history.shape[1]) > step[:, None], 0), True)
+    seen.scatter_(1, history.masked_fill(torch.arange(history.shape[1], device=step.device) > step[:, None], 0), True)
     for hidden in (torch.zeros_like(seen), seen):
         left = scores.masked_fill(hidden, -torch.inf)
         own = left.gather(1, target[:, None])
@@ -135,6 +136,7 @@ def train(data: HeldOut, config: Any) -> Iterator[tuple[int, float, tuple[np.nda
         items, first = data.trained()
         vectors = item_vectors(items, first, model.n_items, config["hidden_size"], config["seed"])
         model.start_items(torch.from_numpy(vectors))
+    model.to(data.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"] or 0.0
     )

@@ -22,7 +22,7 @@ TRAIN_EXAMPLE = """example:
 
 Any setting may follow as --key=value or --key value; docs/config.md lists them. --nproc 2 trains on two processes."""
 RECOMMEND_EXAMPLE = """examples:
-  %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --users 1,2 --k 10
+  %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --users 1,2 --k 10 --unseen
   %(prog)s saved/LSTI-ml-100k-.../checkpoint.pth --history "50 172 133"
   %(prog)s saved/LSTI-.../checkpoint.pth --history "50 172" --times "881250949 881251010"   for a model that reads time
 """
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--history", action="append", help="item ids, oldest first, separated by blanks; may be repeated")
     ask.add_argument("--times", action="append", help="Unix seconds of a --history's items; as often as --history")
     ask.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
+    ask.add_argument("--unseen", action="store_true", help="leave out the items of the history")
     ask.set_defaults(run=recommend)
     commands.add_parser("convert", help="turn any log into RecBole's atomic files", add_help=False)  # see convert
     add_check_data_flags(
@@ -274,7 +275,7 @@ def recommend(known: argparse.Namespace) -> int:
     users = [user.strip() for user in known.users.split(",") if user.strip()] if known.users else None
     histories = [history.split() for history in known.history] if known.history else None
     times = [_numbers("times", each) for each in known.times] if known.times else None
-    found = recommend_from(load(known.checkpoint), users, histories, known.k, times)
+    found = recommend_from(load(known.checkpoint), users, histories, known.k, times, known.unseen)
     for user, table in found.table.groupby("user", sort=False):
         gate = found.gate[user]
         title = (

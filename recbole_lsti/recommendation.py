@@ -38,6 +38,7 @@ def recommend(
     histories: Iterable[Sequence[str]] | None = None,
     k: int = 10,
     times: Iterable[Sequence[float]] | None = None,
+    unseen: bool = False,
 ) -> pd.DataFrame:
     """Return the items that a trained LSTI ranks first: by the long branch, by the short one, and by both.
 
@@ -49,6 +50,7 @@ def recommend(
         k (int): length of the lists.
         times: for each history, when its events happened, in Unix seconds, ascending; needed by a model that reads time
             (short_seconds, session_gap, time_bias or time_gaps), and ignored by others.
+        unseen (bool): leave out the items of the history, all of it.
 
     Returns:
         DataFrame: `user`, `list`, `rank`, `item`, `score`; `attrs["gate"]` holds each user's mean gate. The score of
@@ -56,10 +58,10 @@ def recommend(
         and repeat terms; a branch that the fusion leaves out has no list.
     Raises:
         ValueError: unknown users, a history without a known item, times that are not one an event or that go back, no
-            times where the model reads them, k out of range, or a model other than LSTI.
+            times where the model reads them, more items asked for than there are, or a model other than LSTI.
     """
     loaded = checkpoint_file if isinstance(checkpoint_file, Loaded) else load(checkpoint_file)
-    found = recommend_from(loaded, users, histories, k, times)
+    found = recommend_from(loaded, users, histories, k, times, unseen)
     found.table.attrs.update(gate=found.gate, skipped=found.skipped)
     return found.table
 
@@ -70,6 +72,7 @@ def recommend_from(
     histories: Iterable[Sequence[str]] | None = None,
     k: int = 10,
     times: Iterable[Sequence[float]] | None = None,
+    unseen: bool = False,
 ) -> Recommendations:
     """Do what `recommend` does with a checkpoint that is loaded already. Arguments as there."""
     model, dataset = loaded.model, loaded.dataset
@@ -106,7 +109,9 @@ def recommend_from(
             skipped[number] = unknown
     if not names:
         raise ValueError("users or histories must be given")
-    rows = [_ranked(loaded, name, ids, evs, k) for name, ids, evs in zip(names, item_ids, events_of, strict=True)]
+    rows = [
+        _ranked(loaded, name, ids, evs, k, unseen) for name, ids, evs in zip(names, item_ids, events_of, strict=True)
+    ]
     table = pd.concat([frame for frame, _ in rows], ignore_index=True)
     return Recommendations(table, {name: gate for name, (_, gate) in zip(names, rows, strict=True)}, skipped)
 
@@ -156,8 +161,15 @@ def _times(number: int, given: Sequence[float], n_items: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _ranked(loaded: Loaded, name: Hashable, ids: np.ndarray, events: When, k: int) -> tuple[pd.DataFrame, float | None]:
+def _ranked(
+    loaded: Loaded, name: Hashable, ids: np.ndarray, events: When, k: int, unseen: bool
+) -> tuple[pd.DataFrame, float | None]:
     config, model, dataset = loaded.config, loaded.model, loaded.dataset
+    hidden = np.union1d(ids, 0) if unseen else np.zeros(1, dtype=np.int64)  # 0 is the padding item
+    left = dataset.item_num - len(hidden)
+    if k > left:
+        who = f"user {name}" if isinstance(name, str) else f"history {name}"
+        raise ValueError(f"k ({k}) must be at most {left}, the number of items that {who} has not had")
     if not config["carry_state"]:
         ids = ids[-config["MAX_ITEM_LIST_LENGTH"] :]
     batch = {model.ITEM_SEQ: torch.from_numpy(ids)[None], model.ITEM_SEQ_LEN: torch.tensor([len(ids)])}
@@ -170,7 +182,7 @@ def _ranked(loaded: Loaded, name: Hashable, ids: np.ndarray, events: When, k: in
     frames = []
     for each in (each for each in LISTS if each in by_list):
         score = by_list[each][0].cpu()
-        score[0] = -torch.inf  # the padding item
+        score[hidden] = -torch.inf
         top = score.topk(k)
         items = dataset.id2token(dataset.iid_field, top.indices.numpy())
         frames.append(

@@ -107,3 +107,12 @@ def cluster(one_cluster: Cluster) -> Cluster:
     """A whole Dask cluster, the one of the tests before it in its file."""
     one_cluster.mend()
     return one_cluster
+
+
+@pytest.fixture
+def workplace(tiny, tmp_path, monkeypatch) -> Path:
+    """An empty working directory; the data lies elsewhere."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place

@@ -46,3 +46,18 @@ def read_trials(folder: str | Path) -> list[dict[str, str]]:
     """The rows of a search's trials.csv."""
     with open(Path(folder) / "trials.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def make_trainer(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """LSTI on the data set `tiny` and its trainer, which holds the training batches."""
+    from recbole_lsti.compat import tensorboard_folder  # they need torch, which converters are tested without
+    from recbole_lsti.config import LSTIConfig
+    from recbole_lsti.runner import build
+    from recbole_lsti.trainer import trainer_class
+
+    config = LSTIConfig("LSTI", "tiny", config_dict=settings)
+    _, (train_data, _, _), model = build(config)
+    with tensorboard_folder(None):
+        trainer = trainer_class(config)(config, model)
+    trainer._train_data = train_data
+    return trainer, model

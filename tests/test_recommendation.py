@@ -48,6 +48,31 @@ def test_lists_rank_by_the_parts_of_the_score(trained):
     assert 0 < table.attrs["gate"]["u3"] < 1
 
 
+def test_the_items_of_a_history_can_be_left_out(trained, capsys):
+    n_items = recbole_lsti.load(trained).dataset.item_num - 1
+    had = set(history_of("u3"))
+    whole = recbole_lsti.recommend(trained, users=["u3"], k=n_items)
+    new = recbole_lsti.recommend(trained, users=["u3"], k=n_items - len(had), unseen=True)
+    for name, rows in whole.groupby("list"):
+        left = rows[~rows["item"].isin(had)]
+        found = new[new["list"] == name]
+        assert found["item"].tolist() == left["item"].tolist()
+        assert found["score"].tolist() == left["score"].tolist()
+        assert found["rank"].tolist() == list(range(1, len(left) + 1))
+    assert main(["recommend", trained, "--users", "u3", "--k", str(n_items), "--unseen"]) == 2
+    said = f"k ({n_items}) must be at most {n_items - len(had)}, the number of items that user u3 has not had"
+    assert capsys.readouterr().err == f"recbole-lsti: {said}\n"
+
+
+def test_items_before_the_window_are_left_out_too(tiny, small, tmp_path):
+    settings = {**small, "data_path": str(tiny), "checkpoint_dir": str(tmp_path), "MAX_ITEM_LIST_LENGTH": 5}
+    loaded = recbole_lsti.load(recbole_lsti.run("LSTI", "tiny", config_dict=settings)["checkpoint_file"])
+    had = set(history_of("u3"))
+    assert len(had) > 5
+    new = recbole_lsti.recommend(loaded, users=["u3"], k=loaded.dataset.item_num - 1 - len(had), unseen=True)
+    assert not had & set(new["item"])
+
+
 def test_a_history_gets_what_a_user_with_that_history_gets(trained):
     by_user = recbole_lsti.recommend(trained, users=["u3"], k=5)
     by_history = recbole_lsti.recommend(trained, histories=[history_of("u3")], k=5)

@@ -1,9 +1,8 @@
-"""run() and load(), checkpoints, resuming, RecBole's stock flow, processes: on data made here and on ml-100k."""
+"""run(), RecBole's stock flow, processes: on data made here and on ml-100k. Checkpoints: test_checkpoint.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,35 +13,22 @@ import pytest
 import torch
 import yaml
 from conftest import random_rows, write_inter
+from helpers import make_trainer
 from recbole.trainer import Trainer
 
 import recbole_lsti
-from recbole_lsti import checkpoint, cli
+from recbole_lsti import cli
 from recbole_lsti.cli import format_result
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import LSTIDataset, create_dataset
-from recbole_lsti.runner import Loaded, build
-from recbole_lsti.trainer import LSTITrainer, PortableTrainer, trainer_class
+from recbole_lsti.runner import build
+from recbole_lsti.trainer import LSTITrainer, trainer_class
 
 KEYS = {
     *("model", "dataset", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),
     *("test_result_unseen", "run_dir", "checkpoint_file", "train_seconds", "epochs_run", "best_epoch"),
     *("n_parameters", "peak_rss_mib"),
 }
-
-
-@pytest.fixture
-def workplace(tiny, tmp_path, monkeypatch) -> Path:
-    """An empty working directory; the data lies elsewhere."""
-    place = tmp_path / "work"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
-
-
-def scores_of(loaded: Loaded) -> torch.Tensor:
-    batches = [loaded.model.full_sort_predict(batch[0]) for batch in loaded.test_data]
-    return torch.cat(batches).detach()
 
 
 def test_run_returns_and_writes_plain_results(tiny, workplace, small):
@@ -85,73 +71,6 @@ def test_runs_of_the_same_second_do_not_collide(tiny, workplace, small):
     assert len({folder.name for folder in folders}) == 24
 
 
-@pytest.mark.parametrize("model", ["LSTI", "GRU4Rec", "SASRec"])
-def test_load_brings_the_trained_model_back(tiny, workplace, small, model):
-    settings = {**(small if model == "LSTI" else {"epochs": 1, "show_progress": False}), "data_path": str(tiny)}
-    result = recbole_lsti.run(model, "tiny", config_dict=settings)
-    content = torch.load(result["checkpoint_file"], weights_only=True)
-    assert content["config"]["model"] == model
-    assert content["tokens"]["user_id"][0] == ""
-    assert set(content["tokens"]["user_id"][1:]) == {f"u{k}" for k in range(20)}
-    assert content["rng"]["torch"].dtype == torch.uint8
-    loaded = recbole_lsti.load(result["checkpoint_file"])
-    assert loaded._fields == ("config", "model", "dataset", "train_data", "valid_data", "test_data")
-    assert isinstance(loaded.dataset, LSTIDataset)
-    trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
-    trainer.eval_collector.data_collect(loaded.train_data)
-    found = trainer.evaluate(loaded.test_data, load_best_model=False)
-    assert {key: float(value) for key, value in found.items()} == result["test_result"]
-
-
-def test_continuing_from_a_checkpoint_equals_training_through(tiny, workplace, small):
-    """Two epochs, stop, two more: the same scores as four epochs at once, in both train modes."""
-    for mode, dropout in (("sequence", 0.3), ("prefix", 0.3)):
-        settings = {
-            **small,
-            "data_path": str(tiny),
-            "train_mode": mode,
-            "hidden_dropout_prob": dropout,
-            "epochs": 4,
-            "eval_step": 0,
-        }
-        through = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
-        straight = recbole_lsti.load(through["checkpoint_file"])
-        first, model = make_trainer(settings)
-        first.epochs = 4
-        run_epochs(first, model, until=2, path=workplace / f"{mode}.pth")
-        second, model = make_trainer(settings)
-        torch.manual_seed(99)
-        second.resume_checkpoint(workplace / f"{mode}.pth", second._train_data)
-        assert second.start_epoch == 2
-        second.fit(second._train_data, None, saved=False)
-        resumed = straight._replace(model=model.eval())
-        torch.testing.assert_close(scores_of(resumed), scores_of(straight))
-
-
-def test_a_checkpoint_stays_where_the_callback_ends_the_run(tiny, workplace, small):
-    def end(epoch: int, score: float) -> None:
-        raise RuntimeError("enough")
-
-    settings = {**small, "data_path": str(tiny)}
-    with pytest.raises(RuntimeError, match="enough"):
-        recbole_lsti.run("LSTI", "tiny", config_dict=settings, callback_fn=end)
-    (folder,) = Path("saved").iterdir()
-    assert {"checkpoint.pth", "learning_curve.csv", "run.log"} <= {path.name for path in folder.iterdir()}
-
-
-def test_a_resumed_training_without_an_epoch_left_keeps_its_checkpoint(tiny, workplace, small):
-    settings = {**small, "data_path": str(tiny), "epochs": 1, "eval_step": 1}
-    first, _ = make_trainer(settings)
-    valid_data = build(first.config)[1][1]
-    first.saved_model_file = "done.pth"
-    first.fit(first._train_data, valid_data)
-    assert checkpoint.read("done.pth")["epoch"] == 0
-    second, _ = make_trainer(settings)
-    second.resume_checkpoint("done.pth", second._train_data)
-    second.fit(second._train_data, valid_data)
-    assert checkpoint.read("done.pth")["epoch"] == 0
-
-
 @pytest.mark.parametrize("loss_type", ["BPR", "gBCE"])
 def test_stock_recbole_draws_the_negatives_that_a_loss_needs(tiny, workplace, small, monkeypatch, loss_type):
     from recbole.quick_start import run_recbole
@@ -161,29 +80,6 @@ def test_stock_recbole_draws_the_negatives_that_a_loss_needs(tiny, workplace, sm
     result = run_recbole("LSTI", "tiny", config_dict=settings)["test_result"]
     ours = recbole_lsti.run("LSTI", "tiny", config_dict=settings)["test_result"]
     assert {key: float(value) for key, value in result.items()} == ours
-
-
-def test_processes_that_resume_draw_apart(tiny, workplace, small, monkeypatch):
-    settings = {**small, "data_path": str(tiny), "eval_step": 0}
-    first, model = make_trainer(settings)
-    run_epochs(first, model, until=1, path=Path("half.pth"))
-    written = checkpoint.read("half.pth")["rng"]["torch"]
-    found = []
-    for number in (0, 1, 2):
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda number=number: number)
-        trainer, _ = make_trainer(settings)
-        trainer.config.final_config_dict["single_spec"] = False
-        trainer.resume_checkpoint("half.pth", trainer._train_data)
-        found.append(torch.get_rng_state())
-    assert torch.equal(found[0], written)
-    assert not torch.equal(found[1], found[0])
-    assert not torch.equal(found[1], found[2])
-
-
-def test_other_state_goes_to_the_model_s_device():
-    model = torch.nn.Linear(1, 1)
-    checkpoint.load_other_state(model, {"mean": torch.ones(2), "name": "x"}, torch.device("meta"))
-    assert (model.mean.device.type, model.name) == ("meta", "x")
 
 
 def test_a_run_that_ends_before_its_first_validation_tests_its_last_epoch(tiny, workplace, small):
@@ -196,38 +92,6 @@ def test_a_run_that_ends_before_its_first_validation_tests_its_last_epoch(tiny, 
     assert {key: float(value) for key, value in found.items()} == result["test_result"]
 
 
-@pytest.mark.parametrize("saved", [True, False])
-def test_a_resumed_training_without_validations_keeps_its_last_epoch(tiny, workplace, small, saved):
-    settings = {**small, "data_path": str(tiny), "epochs": 2, "eval_step": 0}
-    first, model = make_trainer(settings)
-    run_epochs(first, model, until=1, path=Path("half.pth"))
-    second, model = make_trainer(settings)
-    second.resume_checkpoint("half.pth", second._train_data)
-    second.fit(second._train_data, build(second.config)[1][1], saved=saved)
-    last = {name: value.clone() for name, value in model.state_dict().items()}
-    second.load_best()
-    assert second.best_epoch == 1
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, last[name], msg=name)
-
-
-def test_a_resumed_training_that_finds_nothing_better_tests_what_it_went_on_from(tiny, workplace, small):
-    settings = {**small, "data_path": str(tiny), "epochs": 2, "eval_step": 1}
-    first, model = make_trainer(settings)
-    run_epochs(first, model, until=1, path=Path("best.pth"))
-    best = {name: value.clone() for name, value in model.state_dict().items()}
-    second, model = make_trainer(settings)
-    second.resume_checkpoint("best.pth", second._train_data)
-    second.best_valid_score = 2.0  # of a metric that is at most 1
-    valid_data = build(second.config)[1][1]
-    second.fit(second._train_data, valid_data, saved=False)
-    assert second.best_epoch == 0
-    assert any(not torch.equal(value, best[name]) for name, value in model.state_dict().items()), "it has trained on"
-    second.load_best()
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, best[name], msg=name)
-
-
 def test_lsti_trains_on_the_split_files_of_a_conversion(tiny, workplace, small):
     lines = (tiny / "tiny" / "tiny.inter").read_text().splitlines()
     later = [line.rsplit("\t", 1) for line in lines[1:]]  # times of small numbers are none that the converter believes
@@ -237,77 +101,6 @@ def test_lsti_trains_on_the_split_files_of_a_conversion(tiny, workplace, small):
     result = recbole_lsti.run("LSTI", "cut", ["data/cut/cut.yaml"], {**small, "data_path": "data"})
     assert result["epochs_run"] == 2
     assert 0 < result["test_result"]["recall@10"] <= 1
-
-
-def test_a_loaded_model_takes_the_gpu_that_the_environment_names(tiny, workplace, small, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    settings = {**small, "data_path": str(tiny), "epochs": 1, "use_gpu": True}
-    result = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
-    recbole_lsti.load(result["checkpoint_file"])
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-
-
-def make_trainer(settings: dict) -> tuple[PortableTrainer, torch.nn.Module]:
-    from recbole_lsti.compat import tensorboard_folder
-
-    config = LSTIConfig("LSTI", "tiny", config_dict=settings)
-    _, (train_data, _, _), model = build(config)
-    with tensorboard_folder(None):
-        trainer = trainer_class(config)(config, model)
-    trainer._train_data = train_data
-    return trainer, model
-
-
-def run_epochs(trainer: PortableTrainer, model: torch.nn.Module, until: int, path: Path) -> None:
-    """Train as for all epochs, but stop after `until` of them, as a killed run does."""
-
-    class KilledError(Exception):
-        pass
-
-    save = trainer._save_checkpoint
-
-    def save_and_stop(epoch: int, verbose: bool = True, **kwargs) -> None:
-        trainer.saved_model_file = str(path)
-        save(epoch, verbose)
-        if epoch + 1 == until:
-            raise KilledError
-
-    trainer._save_checkpoint = save_and_stop
-    with pytest.raises(KilledError):
-        trainer.fit(trainer._train_data, None, saved=True)
-
-
-def test_changed_data_is_noticed(tiny, workplace, small):
-    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
-    write_inter(tiny, "tiny", [*random_rows(), ("new", "i1", 600), ("new", "i2", 601)])
-    with pytest.raises(
-        ValueError, match=r"dataset tiny \(21 different user_id\) must be the one .*\(20 different user_id"
-    ):
-        recbole_lsti.load(result["checkpoint_file"])
-
-
-def test_foreign_files_are_no_checkpoints(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"checkpoint \(.*none.pth\) must exist"):
-        recbole_lsti.load(tmp_path / "none.pth")
-    (tmp_path / "text.pth").write_text("hello", encoding="utf-8")
-    torch.save({"a": 1}, tmp_path / "other.pth")
-    torch.save({"a": Path("x")}, tmp_path / "pickle.pth")
-    for name, message in (("text", "written by recbole_lsti"), ("other", "format 1"), ("pickle", "written by")):
-        with pytest.raises(ValueError, match=message):
-            recbole_lsti.load(tmp_path / f"{name}.pth")
-
-
-def test_checkpoints_are_written_whole_or_not_at_all(tmp_path):
-    checkpoint.write(tmp_path / "c.pth", {"a": np.float64(1.5), "b": np.arange(3), "c": ("x", [None, True])})
-    content = checkpoint.read(tmp_path / "c.pth")
-    assert (content["a"], content["b"].tolist(), content["c"]) == (1.5, [0, 1, 2], ("x", [None, True]))
-    with pytest.raises(ValueError, match=r"checkpoint.d.e \(PosixPath\) must be plain data"):
-        checkpoint.write(tmp_path / "c.pth", {"d": {"e": tmp_path}})
-    assert checkpoint.read(tmp_path / "c.pth")["a"] == 1.5
-    (tmp_path / "plain").touch()
-    assert (tmp_path / "c.pth").stat().st_mode == (tmp_path / "plain").stat().st_mode
-    (tmp_path / "plain").unlink()
-    assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
 
 
 def test_a_class_is_taken_as_a_model(tiny, workplace, small):
@@ -583,23 +376,6 @@ def test_a_refused_run_leaves_nothing(workplace, small, tmp_path):
         recbole_lsti.run_processes(0)
     with pytest.raises(OSError, match=r"checkpoint_dir \(.*\) must be a folder that can be written to"):
         recbole_lsti.run("LSTI", "few", config_dict={**settings, "checkpoint_dir": str(tmp_path / "few/few.inter")})
-
-
-def test_a_checkpoint_of_another_network_is_refused_in_a_line(tiny, workplace, small):
-    settings = {**small, "data_path": str(tiny), "history_mean": False}
-    path = recbole_lsti.run("LSTI", "tiny", config_dict=settings)["checkpoint_file"]
-    content = checkpoint.read(path)
-    del content["config"]["history_mean"]  # as a version without that setting has written it
-    torch.save(content, path)
-    with pytest.raises(ValueError, match=r"checkpoint \(.*\) must be of the network .*mean_weight") as told:
-        recbole_lsti.load(path)
-    assert "\n" not in str(told.value)
-
-
-def test_a_run_folder_is_taken_for_its_checkpoint(tiny, workplace, small):
-    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
-    loaded = recbole_lsti.load(result["run_dir"])
-    assert torch.equal(scores_of(loaded), scores_of(recbole_lsti.load(result["checkpoint_file"])))
 
 
 def test_the_learning_rate_falls_to_its_end(tiny, workplace, small):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 import recbole_lsti
 
@@ -61,3 +62,22 @@ def make_trainer(settings: dict[str, Any]) -> tuple[Any, Any]:
         trainer = trainer_class(config)(config, model)
     trainer._train_data = train_data
     return trainer, model
+
+
+def run_epochs(trainer: Any, model: Any, until: int, path: Path) -> None:
+    """Train as for all epochs, but stop after `until` of them, as a killed run does."""
+
+    class KilledError(Exception):
+        pass
+
+    save = trainer._save_checkpoint
+
+    def save_and_stop(epoch: int, verbose: bool = True, **kwargs) -> None:
+        trainer.saved_model_file = str(path)
+        save(epoch, verbose)
+        if epoch + 1 == until:
+            raise KilledError
+
+    trainer._save_checkpoint = save_and_stop
+    with pytest.raises(KilledError):
+        trainer.fit(trainer._train_data, None, saved=True)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_rows, write_inter
-from helpers import make_trainer
+from helpers import make_trainer, run_epochs
 
 import recbole_lsti
 from recbole_lsti import checkpoint
 from recbole_lsti.data import LSTIDataset
 from recbole_lsti.runner import Loaded, build
-from recbole_lsti.trainer import PortableTrainer, trainer_class
+from recbole_lsti.trainer import trainer_class
 
 
 def scores_of(loaded: Loaded) -> torch.Tensor:
@@ -151,25 +151,6 @@ def test_a_loaded_model_takes_the_gpu_that_the_environment_names(tiny, workplace
     result = recbole_lsti.run("LSTI", "tiny", config_dict=settings)
     recbole_lsti.load(result["checkpoint_file"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-
-
-def run_epochs(trainer: PortableTrainer, model: torch.nn.Module, until: int, path: Path) -> None:
-    """Train as for all epochs, but stop after `until` of them, as a killed run does."""
-
-    class KilledError(Exception):
-        pass
-
-    save = trainer._save_checkpoint
-
-    def save_and_stop(epoch: int, verbose: bool = True, **kwargs) -> None:
-        trainer.saved_model_file = str(path)
-        save(epoch, verbose)
-        if epoch + 1 == until:
-            raise KilledError
-
-    trainer._save_checkpoint = save_and_stop
-    with pytest.raises(KilledError):
-        trainer.fit(trainer._train_data, None, saved=True)
 
 
 def test_changed_data_is_noticed(tiny, workplace, small):

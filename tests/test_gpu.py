@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import environment
+from helpers import environment, make_trainer, run_epochs
 from test_carry import config_of, long_histories, network  # noqa: F401 - a fixture
 from test_model import ALL_TIME, APART, batch_of, make_model, random_sequences, sequence_batch, times_of
-from test_runner import make_trainer, run_epochs
 
 import recbole_lsti
 from recbole_lsti.config_rules import FUSIONS, LOSSES
@@ -125,6 +124,7 @@ def test_windows_hand_their_state_on(long_histories, small):  # noqa: F811
         {"loss_type": "BPR"},
         {"train_mode": "prefix"},
         {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 12},
+        {"carry_state": True, "MAX_ITEM_LIST_LENGTH": 12, "enable_amp": True},
     ],
     ids=str,
 )

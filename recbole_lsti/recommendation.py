@@ -58,7 +58,7 @@ def recommend(
         and repeat terms; a branch that the fusion leaves out has no list.
     Raises:
         ValueError: unknown users, a history without a known item, times that are not one an event or that go back, no
-            times where the model reads them, more items asked for than there are, or a model other than LSTI.
+            times where the model reads them, k out of range, or a model other than LSTI.
     """
     loaded = checkpoint_file if isinstance(checkpoint_file, Loaded) else load(checkpoint_file)
     found = recommend_from(loaded, users, histories, k, times, unseen)

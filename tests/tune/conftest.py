@@ -11,14 +11,11 @@ SPACE = "learning_rate: {log: [1e-3, 1e-1]}\nhidden_size: [8, 16]\n"
 
 
 @pytest.fixture
-def workplace(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a space; the data lies elsewhere."""
-    place = tmp_path / "work"
-    place.mkdir()
-    (place / "space.yaml").write_text(SPACE)
-    monkeypatch.chdir(place)
+def workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty working directory of all tests, with a space."""
+    (workplace / "space.yaml").write_text(SPACE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the programs that a test starts
-    return place
+    return workplace
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
-from helpers import environment
+from helpers import environment, wait_for
 
 
 class Cluster:
@@ -57,6 +58,14 @@ class Cluster:
         for place, process in enumerate(self.processes):
             if process.poll() is not None:
                 self.processes[place] = self._worker()
+
+    def kill_busy_worker(self) -> list[psutil.Process]:
+        """Kill the first worker once it has begun a task; return the processes that it leaves behind."""
+        victim = self.processes[1]
+        orphans = wait_for(lambda: children_of(victim))
+        victim.send_signal(signal.SIGKILL)
+        victim.wait(30)
+        return orphans
 
     def close(self) -> None:
         for process in reversed(self.processes):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from dask_cluster import children_of
-from helpers import wait_for
 
 from recbole_lsti.benchmark.cluster import CellKilledError, _keep_failure
 from recbole_lsti.benchmark.execute import Options, run_plan
@@ -28,10 +25,7 @@ def test_every_cell_is_done_once_although_a_worker_is_killed(plan_of, cluster):
     options = Options(executor="dask", scheduler=cluster.address, retries=2)
     runs = threading.Thread(target=lambda: lines.extend(run_plan(plan, Path("out"), options)))
     runs.start()
-    victim = cluster.processes[1]
-    orphans = wait_for(lambda: children_of(victim))
-    victim.send_signal(signal.SIGKILL)
-    victim.wait(30)
+    orphans = cluster.kill_busy_worker()
     runs.join(240)
     assert len(lines) == 4
     assert {line["status"] for line in lines} == {"ok"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
 import subprocess
 import sys
 import threading
@@ -85,10 +84,7 @@ def test_a_killed_workers_trial_is_run_again_and_none_counts_twice(
     dask: dict[str, Any] = {"executor": "dask", "scheduler": cluster.address, "n_trials": 3, "stream": stream}
     search = threading.Thread(target=lambda: found.extend(tune(["LSTI"], "tiny", "space.yaml", **arguments, **dask)))
     search.start()
-    victim = cluster.processes[1]
-    orphans = wait_for(lambda: children_of(victim))
-    victim.send_signal(signal.SIGKILL)
-    victim.wait(30)
+    orphans = cluster.kill_busy_worker()
     search.join(300)
     assert found[0].n_complete + found[0].n_pruned == 3
     assert [trial.number for trial in study_of().trials] == [0, 1, 2], "none was given up for another"

@@ -1,0 +1,1 @@
+"""Tests of what makes RecBole run on today's stack."""

@@ -1,0 +1,1 @@
+"""Tests of inputs beside the item ids."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.benchmark.results import failed, to_json, write_whole
 from recbole_lsti.errors import in_one_line
 from recbole_lsti.process import end_with_stdin
 
@@ -56,12 +56,6 @@ def main(argv: list[str] | None = None) -> int:
         line = failed(head, in_one_line(error))
     write_whole(known.folder / "result.json", to_json(line, indent=2) + "\n")
     return 0 if line.get("status") != "failed" else 1
-
-
-def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[str, Any]:
-    """Return the line of a cell that has no results."""
-    nothing: dict[str, Any] = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
-    return {**head, "status": status, "reason": reason, **nothing}
 
 
 def run_cell(head: dict[str, Any], settings: dict[str, Any], folder: Path) -> dict[str, Any]:

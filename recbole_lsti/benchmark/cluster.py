@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_lsti.benchmark.cell import failed
 from recbole_lsti.benchmark.plan import Cell
 from recbole_lsti.benchmark.process import run_process
-from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.benchmark.results import failed, to_json, write_whole
 from recbole_lsti.cluster import client_of, for_workers, is_unwanted
 
 if TYPE_CHECKING:

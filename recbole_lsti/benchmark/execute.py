@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_lsti.benchmark import results
-from recbole_lsti.benchmark.cell import failed
 from recbole_lsti.benchmark.environment import environment
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
@@ -69,7 +68,7 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         done = {name: line for name, line in before.items() if line["status"] == "ok"}
         for cell in cells:
             if cell.reason is not None:
-                done[cell.id] = failed(cell.head(), cell.reason, "skipped")
+                done[cell.id] = results.failed(cell.head(), cell.reason, "skipped")
                 if before.get(cell.id) != done[cell.id]:
                     results.append(folder, done[cell.id])
         todo = [cell for cell in cells if cell.id not in done]
@@ -78,7 +77,7 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         found = _searched(plan, todo, folder, options)
         for cell in todo:
             if (line := found.get(cell.kind, {})).get("status") == "failed":
-                results.append(folder, failed(cell.head(), f"no settings were found for it: {line['reason']}"))
+                results.append(folder, results.failed(cell.head(), f"no settings were found for it: {line['reason']}"))
         todo = [_with_found(cell, found) for cell in todo if found.get(cell.kind, {}).get("status") != "failed"]
         for line in _lines(todo, len(cells) - len(todo), plan, folder, options):
             line.pop("killed", None)

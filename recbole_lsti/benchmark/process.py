@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_lsti.benchmark.cell import failed
-from recbole_lsti.benchmark.results import to_json, write_whole
+from recbole_lsti.benchmark.results import failed, to_json, write_whole
 from recbole_lsti.process import run_module
 
 

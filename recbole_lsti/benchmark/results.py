@@ -101,6 +101,12 @@ def append(folder: Path, line: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def failed(head: dict[str, Any], reason: str, status: str = "failed") -> dict[str, Any]:
+    """Return the line of a cell that has no results."""
+    nothing: dict[str, Any] = {"valid": None, "raw": None, "unseen": None, "user_metrics": [], "cost": None}
+    return {**head, "status": status, "reason": reason, **nothing}
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Return plain data as JSON; what is no number (NaN, infinity) becomes null."""
     return json.dumps(_without_nan(value), allow_nan=False, ensure_ascii=False, indent=indent)

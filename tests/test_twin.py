@@ -6,10 +6,12 @@ import pytest
 import torch
 from recbole.data import data_preparation
 
-from recbole_lsti.benchmark.plan import CONTROLS
+from recbole_lsti.benchmark.plan import from_dict
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.data import create_dataset
 from recbole_lsti.model.branches import LongBranch, ShortBranch
+
+KEYS = ("hidden_size", "inner_size", "n_layers", "twin")
 
 
 def built(settings):
@@ -19,12 +21,16 @@ def built(settings):
     return config.model_class(config, loaders[0]._dataset), loaders
 
 
-def test_the_controls_have_as_many_parameters_as_the_model():
-    whole = sum(p.numel() for p in built({})[0].parameters())
-    embedding = built({})[0].item_embedding.weight.numel()
-    for name in ("LSTI-two-LSTMs", "LSTI-two-attentions"):
-        settings = {key: value for key, value in CONTROLS[name].items() if key != "model"}
-        count = sum(p.numel() for p in built(settings)[0].parameters())
+@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 32, "inner_size": 96, "n_layers": 1}])
+def test_the_controls_have_as_many_parameters_as_the_model(sizes):
+    names = ["LSTI-two-LSTMs", "LSTI-two-attentions"]
+    plan = from_dict({"models": ["LSTI"], "controls": names, "model_settings": {"LSTI": sizes}})
+    lsti, *twins = (
+        built({key: cell.settings[key] for key in cell.settings if key in KEYS})[0] for cell in plan.cells()
+    )
+    whole, embedding = sum(p.numel() for p in lsti.parameters()), lsti.item_embedding.weight.numel()
+    for name, twin in zip(names, twins, strict=True):
+        count = sum(p.numel() for p in twin.parameters())
         assert abs(count - whole) < 0.01 * (whole - embedding), name
 
 

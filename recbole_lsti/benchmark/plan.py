@@ -30,15 +30,18 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "Popularity": {"model": "Popularity"},
     "LSTI-long": {"model": "LSTI", "fusion": "long"},
     "LSTI-short": {"model": "LSTI", "fusion": "short"},
-    # two branches of one kind with as many parameters as LSTI's default two kinds; the first one has the mean
-    # of the history, as the long branch has
-    "LSTI-two-LSTMs": {"model": "LSTI", "twin": "long", "inner_size": 192},
-    "LSTI-two-attentions": {"model": "LSTI", "twin": "short", "inner_size": 320},
+    # two branches of one kind with as many parameters as LSTI's two kinds, see TWIN_WIDTHS; the first one has the
+    # mean of the history, as the long branch has
+    "LSTI-two-LSTMs": {"model": "LSTI", "twin": "long"},
+    "LSTI-two-attentions": {"model": "LSTI", "twin": "short"},
     "SASRec": {"model": "SASRec"},
     "SASRec-sequence": {"model": "SASRec", "train_mode": "sequence"},
     "GRU4Rec": {"model": "GRU4Rec"},
     "GRU4Rec-sequence": {"model": "GRU4Rec", "train_mode": "sequence"},
 }
+# an LSTM has 8 H^2 weights, attention 4 H^2, the feed-forward layers behind either 2 H times inner_size: so many H more
+# or less of inner_size make two of a kind as large as one of each
+TWIN_WIDTHS = {"long": -1, "short": 1}
 ALIASES = {"Pop": "Popularity"}  # RecBole's name of the same ranking
 
 
@@ -200,6 +203,8 @@ class Plan:
         eval_args = {"split": SPLITS[split], "order": "TO", "group_by": "user", "mode": self.ranking}
         settings: dict[str, Any] = {"show_progress": False, **given, "eval_args": eval_args, "seed": FIRST_SEED}
         config = LSTIConfig(variant.model, dataset, config_dict=settings)  # says what is wrong, the data set's name too
+        if variant in self.controls and (twin := variant.settings.get("twin")):
+            settings["inner_size"] = max(1, config["inner_size"] + TWIN_WIDTHS[twin] * config["hidden_size"])
         if self.epochs is not None and variant.model not in TRAINING_FREE:
             for key in {"epochs", "pretrain_epochs"} & known:
                 settings[key] = _at_most(config[key], self.epochs)

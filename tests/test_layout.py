@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent
 # folder or a file, and the first one that holds a module counts
 LIGHT_ROOMS = ("recbole_lsti.errors", "recbole_lsti._version")
 ALLOWED = {
-    "model": ("torch", "recbole.model", "recbole.utils", "recbole_lsti.model"),
+    "model": ("numpy", "torch", "recbole.model", "recbole.utils", "recbole_lsti.model"),
     "data": (
         *("numpy", "pandas", "scipy", "sklearn", "psutil", "torch"),
         *("recbole.data", "recbole.sampler", "recbole.utils", "recbole_lsti.data"),

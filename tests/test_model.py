@@ -240,6 +240,26 @@ def test_repeat_term_equals_counting_by_hand():
     torch.testing.assert_close(found, expected)
     items = torch.arange(7).expand(6, 7)
     torch.testing.assert_close(look_up(items, term.pairs(user, item_seq, row, step)), expected)
+    transposed = item_seq.T.contiguous().T
+    assert not transposed.is_contiguous()
+    torch.testing.assert_close(look_up(items, term.pairs(user, transposed, row, step)), expected)
+
+
+@torch.no_grad()
+def test_a_history_without_events_is_refused():
+    model, item_seq = make_model(), torch.tensor([[3, 5], [0, 0]])
+    for read in (model.full_sort_predict, model.score_parts, model.encode):
+        with pytest.raises(ValueError, match=r"length of a history \(0\) must be 1 or more"):
+            read(batch_of(item_seq))
+
+
+@torch.no_grad()
+def test_ranges_of_items_are_scored_under_autocast():
+    model, item_seq = make_model(), random_sequences(3, 13)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = model.full_sort_predict(batch_of(item_seq))
+        part = model.score_range(model.encode(batch_of(item_seq)), 3, 9)
+    torch.testing.assert_close(part, whole[:, 3:9], atol=0.1, rtol=0.05)
 
 
 def test_windowed_attention_equals_full_attention_with_a_band():

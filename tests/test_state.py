@@ -95,6 +95,8 @@ def test_times_must_be_given_where_they_are_read():
     model = make_model(session_gap=60.0)
     with pytest.raises(ValueError, match=r"time \(None\) must be given"):
         model.step(model.init_state(1), torch.tensor([1]))
+    with pytest.raises(ValueError, match=r"fields \(price\) must be of input_fields and of the .inter file"):
+        make_model().step(make_model().init_state(1), torch.tensor([1]), fields={"price": torch.tensor([2.0])})
 
 
 def test_a_step_costs_the_same_after_a_long_history():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recbole_lsti.model.dropout import Dropout
 
-TIME_BUCKETS = 32  # gaps in powers of two, up to 2**30 s = 34 years
+TIME_BUCKETS = 32  # gaps in powers of two, up to 2**31 s = 68 years
 
 
 class LongBranch(nn.Module):

@@ -56,7 +56,8 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, user: Tensor, items: Tensor, bias: Tensor, target: Tensor, query: Tensor, item: Tensor, value: Tensor
     ) -> Tensor:
         T, N = len(user), len(items)
-        dtype, user, value = user.dtype, user.to(items.dtype), value.to(items.dtype)
+        dtypes = user.dtype, value.dtype
+        user, value = user.to(items.dtype), value.to(items.dtype)
         rows = _targets_at_a_time(N, user.device.type)
         grad_user, grad_value = torch.empty_like(user), torch.empty_like(value)
         grad_items = torch.zeros_like(items) if ctx.needs_input_grad[1] else None
@@ -91,7 +92,7 @@ class _CrossEntropy(torch.autograd.Function):
                 grad_items.addmm_(share.T, mine)
             if grad_bias is not None:
                 grad_bias += share.sum(0)
-        ctx.dtype, ctx.T = dtype, T
+        ctx.dtypes, ctx.T = dtypes, T
         ctx.save_for_backward(grad_user, grad_items, grad_bias, grad_value)
         return torch.cat(losses).mean()
 
@@ -102,7 +103,8 @@ class _CrossEntropy(torch.autograd.Function):
         grad = grad / ctx.T
         grad_user, grad_value = grad_user * grad, grad_value * grad
         grad_items, grad_bias = (None if part is None else part * grad for part in kept)
-        return grad_user.to(ctx.dtype), grad_items, grad_bias, None, None, None, grad_value.to(ctx.dtype)
+        of_user, of_value = ctx.dtypes
+        return grad_user.to(of_user), grad_items, grad_bias, None, None, None, grad_value.to(of_value)
 
 
 class Proposal(nn.Module):

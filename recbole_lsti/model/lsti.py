@@ -68,6 +68,9 @@ class LSTI(SequentialRecommender):
 
     Trained from every position of a sequence (`train_mode: sequence`, the batch holds `target_item_id_list`) or from
     one target a row (`prefix`, as RecBole trains). The outputs at a step depend on that step and earlier ones alone.
+
+    Raises:
+        ValueError: `input_fields` or `preload_weight` that the data set does not have; settings that need other inputs.
     """
 
     trains_on_sequences = True  # calculate_loss takes a target behind every step
@@ -216,7 +219,7 @@ class LSTI(SequentialRecommender):
         scores = torch.addmm(items.bias[start:stop], encoded.user, items.vectors[start:stop].T)
         inside = slice(*torch.searchsorted(encoded.item, encoded.item.new_tensor([start, stop])).tolist())
         where = (encoded.row[inside], encoded.item[inside] - start)
-        return scores.index_put_(where, encoded.repeat[inside], accumulate=True)
+        return scores.index_put_(where, encoded.repeat[inside].to(scores.dtype), accumulate=True)
 
     # ---- what only LSTI can tell -------------------------------------------------------------------------------
 
@@ -290,6 +293,8 @@ class LSTI(SequentialRecommender):
         if self.event_inputs is not None:
             gap = time.double() - state.time[:, -1] if time is not None and state.time.shape[1] else None
             known = self.event_inputs.of_event(gap, state.n_events, fields or {})
+        elif fields:
+            raise ValueError(f"fields ({', '.join(fields)}) must be of input_fields and of the .inter file")
         vectors = self.vectors_of(item, self.items())
         return next_state(self, state, item, vectors, self.embed(vectors, known), time)
 
@@ -444,7 +449,13 @@ def _short_branch(config: Any) -> ShortBranch:
 
 
 def _last_step(item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and step of the last real item of each row: two (B,) int64 tensors."""
+    """Row and step of the last real item of each row: two (B,) int64 tensors.
+
+    Raises:
+        ValueError: if a row has none.
+    """
+    if len(item_seq_len) and int(item_seq_len.min()) < 1:
+        raise ValueError(f"length of a history ({int(item_seq_len.min())}) must be 1 or more: there is nothing to read")
     return torch.arange(len(item_seq_len), device=item_seq_len.device), item_seq_len - 1
 
 

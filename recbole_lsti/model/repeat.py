@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,9 +70,9 @@ class RepeatTerm(nn.Module):
         query, item, value = self.pairs(user, item_seq, row, step)
         return scores.index_put((query, item), value.to(scores.dtype), accumulate=True)
 
-    def pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor, earlier: Earlier | None = None) -> Pairs:
+    def pairs(self, user: Tensor, item_seq: Tensor, row: Tensor, step: Tensor) -> Pairs:
         """Return the term where it is not 0; arguments as of `find` and `values`."""
-        return self.values(user, self.find(item_seq, row, step, earlier))
+        return self.values(user, self.find(item_seq, row, step))
 
     def values(self, user: Tensor, seen: Seen) -> Pairs:
         """Return the term of (T, D) user vectors for what their histories hold."""
@@ -99,11 +100,7 @@ class RepeatTerm(nn.Module):
         L = item_seq.shape[1]
         count, following = _occurrences(item_seq, count_of)
         following = following.masked_fill(item_seq == 0, -1).int()  # half the bytes; padding is never seen
-        steps = torch.arange(L, device=item_seq.device, dtype=torch.int32)
-        # an item counts at its last occurrence up to the query's step: later than that comes its next one
-        now = column[:, None].int()
-        last = (following.index_select(0, row) > now) & (steps <= now)  # (T, L)
-        query, at = (index.int() for index in last.nonzero(as_tuple=True))
+        query, at = _last_occurrences(following, row, column.int())
         seen = (row * L).int().index_select(0, query) + at  # index_select: several times faster than [] on the CPU
         item = item_seq.int().reshape(-1).index_select(0, seen)
         if place is not None:  # a column is not a step
@@ -114,7 +111,7 @@ class RepeatTerm(nn.Module):
             distance = distance.clamp_(max=L - 1)
         recency = _recency(torch.arange(L, device=item_seq.device)).int() * FREQUENCY_BUCKETS
         cell = recency.index_select(0, distance)
-        cell += _frequency(count).int().view(-1).index_select(0, seen)
+        cell += _frequency(count).int().reshape(-1).index_select(0, seen)
         return Seen(query, item, cell)
 
     def add_seen(
@@ -147,6 +144,33 @@ def _recency(distance: Tensor) -> Tensor:
 def _frequency(count: Tensor) -> Tensor:
     """Bucket of a number of occurrences, from 1."""
     return torch.log2(count.float()).long().clamp(max=FREQUENCY_BUCKETS - 1)
+
+
+@torch.compiler.disable  # as many as there are: no compiler knows before
+def _last_occurrences(following: Tensor, row: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+    """For each query the columns at which items of its history occur for the last time up to the query's own column.
+
+    Args:
+        following (Tensor): (B, L) int32, the column of an item's next occurrence, L if none, -1 for padding.
+        row (Tensor): (T,) int64, now (Tensor): (T,) int32, where each query stands.
+    Returns:
+        tuple: two (S,) int32 tensors, query and column, sorted by query.
+    """
+    L = following.shape[1]
+    after, now = following.index_select(0, row), now[:, None]
+    columns = torch.arange(L, device=row.device, dtype=torch.int32)
+    if after.device.type != "cpu":
+        query, at = ((after > now) & (columns <= now)).nonzero(as_tuple=True)
+        return query.int(), at.int()
+    # the same with NumPy, which compares, finds and divides in less than half of torch's time
+    last = after.numpy() > now.numpy()
+    last &= columns.numpy() <= now.numpy()
+    found = np.flatnonzero(last)
+    if last.size < 2**31:
+        found = found.astype(np.int32)
+    query = found // found.dtype.type(L)
+    at = found - query * found.dtype.type(L)
+    return torch.from_numpy(query.astype(np.int32, copy=False)), torch.from_numpy(at.astype(np.int32, copy=False))
 
 
 def _behind(earlier: Earlier, item_seq: Tensor) -> tuple[Tensor, Tensor, Tensor]:

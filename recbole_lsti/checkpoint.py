@@ -41,6 +41,12 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
         raise
 
 
+def path_of(path: str | Path) -> Path:
+    """Return the file of a checkpoint: of a run's folder, its checkpoint.pth."""
+    path = Path(path)
+    return path / "checkpoint.pth" if path.is_dir() else path
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint that `write` has written, to the CPU; of a folder, its checkpoint.pth.
 
@@ -48,8 +54,7 @@ def read(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is something else than such a checkpoint.
     """
-    path = Path(path)
-    path = path / "checkpoint.pth" if path.is_dir() else path
+    path = path_of(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint ({path}) must exist")
     try:

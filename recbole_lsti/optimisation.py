@@ -24,6 +24,18 @@ def rate_share(progress: float, end: float, warmup: float = 0.0) -> float:
     return 1 - (1 - end) * (min(1.0, progress) - warmup) / (1 - warmup)
 
 
+def rate_at(epoch: int, done: int, steps: int, epochs: int, end: float, warmup: float) -> float:
+    """Share of the learning rate of the step that follows `done` of an epoch's `steps`; see `rate_share`.
+
+    Args:
+        epoch (int): from 0, of `epochs`.
+    """
+    progress = (epoch + done / steps) / epochs
+    if progress < warmup:
+        progress = min(warmup, (epoch + (done + 1) / steps) / epochs)  # the first step moves, too
+    return rate_share(progress, end, warmup)
+
+
 class LazyRows:
     """Makes Adam or AdamW without weight decay take sparse gradients, at a cost that does not grow with the table.
 

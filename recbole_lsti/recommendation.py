@@ -59,6 +59,8 @@ def recommend(
     Raises:
         ValueError: unknown users, a history without a known item, times that are not one an event or that go back, no
             times where the model reads them, k out of range, or a model other than LSTI.
+        TypeError: users, histories or times of another type.
+        FileNotFoundError: no such checkpoint.
     """
     loaded = checkpoint_file if isinstance(checkpoint_file, Loaded) else load(checkpoint_file)
     found = recommend_from(loaded, users, histories, k, times, unseen)

@@ -24,14 +24,14 @@ from recbole_lsti.evaluation.chunks import Scores, chunk_scores
 from recbole_lsti.evaluation.collector import RankingCollector, target_places
 from recbole_lsti.evaluation.ranking import Rankings, rank
 from recbole_lsti.every_position import EveryPosition
-from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_share
+from recbole_lsti.optimisation import AveragedWeights, LazyRows, rate_at
 
 
 class PortableTrainer(Trainer):
     """A RecBole Trainer that writes portable checkpoints and knows which epoch was best.
 
-    It trains and evaluates as RecBole's does. `saved_model_file` may be set before `fit`; with `saved=False` nothing
-    is written and the best weights are kept in memory, so that `evaluate` still tests the best epoch.
+    It trains and evaluates as RecBole's does. `saved_model_file` may be set before `fit`; with `saved=False` no
+    checkpoint is written and the best weights are kept in memory, so that `evaluate` still tests the best epoch.
 
     Attributes:
         best_epoch (int): the epoch, from 0, whose weights `evaluate` loads; -1 before the first validation.
@@ -65,7 +65,11 @@ class PortableTrainer(Trainer):
         """Train as RecBole's Trainer.fit does, with one progress bar for the whole training.
 
         Returns:
-            tuple: the best validation score and the validation metrics of that epoch.
+            tuple: the best validation score and the validation metrics of that epoch, None where no epoch was better
+            than the checkpoint that was resumed.
+        Raises:
+            ValueError: if `valid_metric` has no value on the validation data, the loss is NaN, or a model of RecBole is
+                to train from whole sequences and cannot.
         """
         self._train_data, self._saved = train_data, saved
         if saved and self.config["single_spec"]:
@@ -200,11 +204,13 @@ class PortableTrainer(Trainer):
         """Continue from a checkpoint: weights, optimiser, generators and epoch.
 
         Args:
-            resume_file: a checkpoint of the same model.
+            resume_file: a checkpoint of the same model, or the folder of its run.
             train_data: the loader that `fit` will be called with; its generator is set too.
         Raises:
-            ValueError: if the checkpoint is of another model.
+            FileNotFoundError: if there is none.
+            ValueError: if the checkpoint is of another model or network, or the file is none.
         """
+        resume_file = checkpoint.path_of(resume_file)
         content = checkpoint.read(resume_file)
         if content["config"]["model"] != self.config["model"]:
             raise ValueError(f"checkpoint of {content['config']['model']} must be of {self.config['model']}")
@@ -246,6 +252,8 @@ class PortableTrainer(Trainer):
 
         Returns:
             OrderedDict: metric -> value, 0..1; None where there is nothing to evaluate.
+        Raises:
+            FileNotFoundError, ValueError: as of `load_best`.
         """
         if eval_data and load_best_model:
             self.load_best(model_file)
@@ -261,7 +269,9 @@ class PortableTrainer(Trainer):
             Rankings: one dict of metrics each and the values of each row; None without data, or where none is ranked.
         """
         mode = str(self.config["eval_args"]["mode"]["test"])
-        if not eval_data or (mode != "full" and mode[:3] not in ("uni", "pop")):
+        if not eval_data or self.config["eval_type"] != EvaluatorType.RANKING:
+            return None
+        if mode != "full" and mode[:3] not in ("uni", "pop"):
             return None
         if load_best_model:
             self.load_best()
@@ -309,7 +319,12 @@ class PortableTrainer(Trainer):
         return interaction, scores, target_row, target
 
     def load_best(self, model_file: str | Path | None = None) -> None:
-        """Load the best weights: of `model_file`, of memory after `fit(saved=False)`, else of the run's checkpoint."""
+        """Load the best weights: of `model_file`, of memory after `fit(saved=False)`, else of the run's checkpoint.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no checkpoint, or of another network.
+        """
         if model_file is None and self._best_state is not None:
             self.model.load_state_dict(self._best_state)
             return
@@ -363,6 +378,8 @@ class LSTITrainer(PortableTrainer):
             if self.averaged is not None:
                 self.averaged.update(self.model)
 
+        if hasattr(train_data, "set_epoch"):
+            train_data.set_epoch(epoch_idx)  # which settles how many batches there are
         self._set_rate(epoch_idx, 0, len(train_data))
         self._exchange_weights()
         hook = self.optimizer.register_step_post_hook(after_step)
@@ -385,11 +402,8 @@ class LSTITrainer(PortableTrainer):
             self.averaged.exchange(self.model)
 
     def _set_rate(self, epoch: int, done: int, steps: int) -> None:
-        warmup = self.config["warmup_share"]
-        progress = (epoch + done / steps) / self.epochs
-        if progress < warmup:
-            progress = min(warmup, (epoch + (done + 1) / steps) / self.epochs)  # the first step moves, too
-        share = rate_share(progress, self.config["learning_rate_end"], warmup)
+        end, warmup = self.config["learning_rate_end"], self.config["warmup_share"]
+        share = rate_at(epoch, done, steps, self.epochs, end, warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * share
 

@@ -90,6 +90,15 @@ def test_a_resumed_training_without_an_epoch_left_keeps_its_checkpoint(tiny, wor
     assert checkpoint.read("done.pth")["epoch"] == 0
 
 
+def test_a_training_resumes_from_the_folder_of_its_run(tiny, workplace, small):
+    settings = {**small, "data_path": str(tiny), "eval_step": 1}
+    folder = Path(recbole_lsti.run("LSTI", "tiny", config_dict={**settings, "epochs": 1})["checkpoint_file"]).parent
+    trainer, _ = make_trainer({**settings, "epochs": 3})
+    trainer.resume_checkpoint(folder, trainer._train_data)
+    trainer.fit(trainer._train_data, None)
+    assert checkpoint.read(folder)["epoch"] == 2
+
+
 def test_processes_that_resume_draw_apart(tiny, workplace, small, monkeypatch):
     settings = {**small, "data_path": str(tiny), "eval_step": 0}
     first, model = make_trainer(settings)

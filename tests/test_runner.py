@@ -294,6 +294,14 @@ def test_sampled_evaluation_has_no_unseen_ranking(tiny, workplace, small, mode):
     assert (result["test_result_unseen"] is None) == (mode != "full")
 
 
+def test_a_model_is_judged_by_values_among_sampled_items(tiny, workplace, small):
+    args = {"split": {"LS": "valid_and_test"}, "mode": "uni5", "order": "TO", "group_by": "user"}
+    values = {"metrics": ["AUC", "LogLoss"], "valid_metric": "AUC", "eval_args": args, "epochs": 1}
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, **values, "data_path": str(tiny)}, saved=False)
+    assert 0 <= result["test_result"]["auc"] <= 1
+    assert result["test_result_unseen"] is None
+
+
 @pytest.mark.parametrize("more", [{}, {"time_gaps": True, "MAX_ITEM_LIST_LENGTH": 2, "eval_batch_size": 3}], ids=str)
 @pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"RS": [0.4, 0.3, 0.3]}], ids=str)
 def test_a_history_is_read_once_for_all_its_sampled_items(workplace, small, split, more, monkeypatch):

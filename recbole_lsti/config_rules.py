@@ -65,10 +65,16 @@ RULES = {
     "learning_rate": Rule(_NUMBER, "a number above 0", lambda value: value > 0),
     "learner": _one_of("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),
     "clip_grad_norm": Rule(
-        (dict,), "a dict such as {'max_norm': 5.0}, or null", lambda value: value.get("max_norm", 0) > 0, optional=True
+        (dict,),
+        "a dict such as {'max_norm': 5.0}, or null",
+        lambda value: isinstance(value.get("max_norm"), _NUMBER) and value["max_norm"] > 0,
+        optional=True,
     ),
     "train_neg_sample_args": Rule(
-        (dict,), "a dict such as {'distribution': 'uniform', 'sample_num': 1}, or null", optional=True
+        (dict,),
+        "a dict such as {'distribution': 'uniform', 'sample_num': 1}, or null",
+        lambda value: isinstance(value.get("sample_num", 1), int) and value.get("sample_num", 1) >= 1,
+        optional=True,
     ),
     "weight_decay": Rule(_NUMBER, "a number, 0 or more", lambda value: value >= 0),
     "train_seconds_limit": _SECONDS,
@@ -88,6 +94,11 @@ RULES = {
     "cache_max_gib": Rule(_NUMBER, "a number of GiB above 0", lambda value: value > 0),
     "train_batch_tokens": _COUNT,
     "min_context": _FROM_ZERO,
+}
+# what the dicts among them may hold
+PARTS = {
+    "train_neg_sample_args": ("distribution", "sample_num", "alpha", "dynamic", "candidate_num"),
+    "clip_grad_norm": ("max_norm", "norm_type", "error_if_nonfinite", "foreach"),
 }
 MARKOV_RULES = {
     "markov_order": _COUNT,
@@ -167,6 +178,10 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
     _check_combinations(final, is_lsti)
+    for key, parts in PARTS.items():
+        for part in final.get(key) or {}:
+            if part not in parts:
+                raise ValueError(f"key of {key} ({part}) must be of {', '.join(parts)}{nearest(str(part), parts)}")
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
 

@@ -100,6 +100,18 @@ def test_settings_are_literals_and_never_evaluated(text, value):
         ({"learner": "addam"}, ValueError, r"learner \(addam\) must be one of adam, adamw.*\(did you mean adam\?\)"),
         ({"eval_args": "foo"}, TypeError, r"eval_args \(foo\) must be a dict with split, order, group_by and mode"),
         ({"eval_args": {"splitt": {}}}, ValueError, r"key of eval_args \(splitt\) must be .* \(did you mean split\?\)"),
+        (
+            {"train_neg_sample_args": {"sample_nun": 64}},
+            ValueError,
+            r"key of train_neg_sample_args \(sample_nun\) must be of .* \(did you mean sample_num\?\)",
+        ),
+        ({"train_neg_sample_args": {"sample_num": 0}}, ValueError, r"train_neg_sample_args .* must be a dict such as"),
+        ({"clip_grad_norm": {"max_norm": "5"}}, ValueError, r"clip_grad_norm .* must be a dict such as {'max_norm'"),
+        (
+            {"clip_grad_norm": {"max_norm": 5.0, "norm": 2}},
+            ValueError,
+            r"key of clip_grad_norm \(norm\) must be of .* \(did you mean max_norm\?\)",
+        ),
         ({"metrics": [5]}, ValueError, r"metrics \(\[5\]\) must be a metric or a list of them"),
         ({"load_col": "abc"}, TypeError, r"load_col \(abc\) must be a dict of columns by file suffix"),
         ({"save_dataloaders": True}, ValueError, r"save_dataloaders \(True\) must be False"),

@@ -20,12 +20,16 @@ from machine import describe_machine
 
 def main() -> None:
     """Run the seeds one after another and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--model", default="LSTI")
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 2020 on (default: 3)")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     known, settings = parser.parse_known_args()
+    if any(word.partition("=")[0] == "--seed" for word in settings):
+        parser.error("--seed must be left to --seeds, which says how many, from 2020 on")
     runs = [train(known.model, known.dataset, seed, settings) for seed in range(2020, 2020 + known.seeds)]
     print(f"\n{known.model} on {known.dataset}, {' '.join(settings) or 'default settings'}; {describe_machine()}\n")
     print(f"{'seed':<8}{'valid NDCG@10':>15}{'test raw':>12}{'test unseen':>13}{'epochs':>8}{'seconds':>9}{'MiB':>7}")

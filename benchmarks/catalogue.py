@@ -28,7 +28,9 @@ from machine import describe_machine
 
 def main() -> None:
     """Time every size in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="catalogue sizes")
     parser.add_argument("--users", type=int, default=6_000, help="users of each catalogue (default: 6000)")
     parser.add_argument("--length", type=int, default=200, help="events of a user (default: 200)")

@@ -6,7 +6,8 @@
 
 Ten targets a user tell designs apart that one target cannot: on ml-100k the standard error falls from 0.008 to 0.002.
 The test item of the published protocol is in none of it. Users with few events hold out a third of them, at least one.
-Both rankings, NDCG@10, after each epoch of LSTI's own schedule: nothing is chosen by what is held out. --keep writes
+Both rankings, NDCG@10, after each epoch of LSTI's own schedule: nothing is chosen by what is held out. The unseen one
+masks the items that are read, the last MAX_ITEM_LIST_LENGTH of a history: compare it at one length. --keep writes
 each target's value, --against compares with a file written so: mean difference and its standard error over users. Other
 settings of LSTI may follow as --key=value.
 """
@@ -32,7 +33,7 @@ from recbole_lsti.data.cooccurrence import item_vectors
 from recbole_lsti.data.loader import TokenBatches, cut_windows
 from recbole_lsti.memory import keep_freed_memory
 from recbole_lsti.model.lsti import LSTI
-from recbole_lsti.optimisation import LazyRows, rate_share
+from recbole_lsti.optimisation import LazyRows, rate_at
 
 CUTOFF = 10
 CHUNK = 1024  # targets ranked at a time
@@ -121,7 +122,7 @@ def _ndcg(
     for hidden in (torch.zeros_like(seen), seen):
         left = scores.masked_fill(hidden, -torch.inf)
         own = left.gather(1, target[:, None])
-        rank = (left > own).sum(1)
+        rank = (~(left < own)).sum(1) - 1  # of equal scores the last place: nothing is won by scores that say nothing
         hit = (rank < CUTOFF) & ~hidden.gather(1, target[:, None]).squeeze(1)  # a repeat is a miss among the unseen
         values.append(torch.where(hit, 1 / torch.log2(rank + 2.0), 0.0))
     return values[0], values[1]
@@ -148,8 +149,8 @@ def train(data: HeldOut, config: Any) -> Iterator[tuple[int, float, tuple[np.nda
     for epoch in range(config["epochs"]):
         batches.set_epoch(epoch)
         for number, rows in enumerate(batches):
-            progress = (epoch + number / len(batches)) / config["epochs"]
-            share = rate_share(progress, config["learning_rate_end"], config["warmup_share"])
+            end, warmup = config["learning_rate_end"], config["warmup_share"]
+            share = rate_at(epoch, number, len(batches), config["epochs"], end, warmup)
             for group in optimizer.param_groups:
                 group["lr"] = share * config["learning_rate"]
             optimizer.zero_grad(set_to_none=True)
@@ -183,7 +184,9 @@ def checked(config: Any, most: int) -> Any:
 
 def main() -> int:
     """Train with each seed and print both rankings epoch by epoch, and the mean over the seeds at the end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 2020 on (default: 1)")
     parser.add_argument("--most", type=int, default=10, help="events held out of a user at most (default: 10)")
@@ -201,6 +204,8 @@ def main() -> int:
 
 def report(known: argparse.Namespace, given: dict[str, Any]) -> None:
     """Train with each seed, and print and write what has come of it."""
+    if "seed" in given:
+        raise ValueError(f"seed ({given['seed']}) must be left to --seeds, which says how many, from 2020 on")
     base = None
     if known.against is not None:
         base = np.load(known.against)

@@ -4,7 +4,8 @@
 
 Each step holds as many tokens, in fewer and longer random histories. Seconds are those of the processor, all threads
 together, which other work on the machine changes little; lengths take turns. The exponent is the slope of log(seconds a
-token) against log(length), plus 1: 1 is linear cost. Any setting may follow as --key=value.
+token) against log(length), plus 1: 1 is linear cost. Settings of LSTI may follow as --key=value, but for those that
+train otherwise than from whole sequences with CE or SSM.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ import recbole_lsti  # noqa: F401 - RecBole needs it on today's NumPy and torch
 from recbole_lsti.cli import parse_settings
 from recbole_lsti.config import LSTIConfig
 from recbole_lsti.memory import keep_freed_memory
+from recbole_lsti.optimisation import LazyRows
 
-N_ITEMS = 2_000
+N_ITEMS = 3_416  # of ml-1m; enough that the longest histories do not run out of items
 
 
 def main() -> None:
     """Time steps of every length in turn, print the table and the exponent."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--lengths", type=int, nargs="*", default=[50, 200, 800, 3200], help="steps of a history")
     parser.add_argument("--tokens", type=int, default=6400, help="histories times steps of a batch (default: 6400)")
     parser.add_argument("--steps", type=int, default=9, help="steps timed of each length (default: 9)")
@@ -41,11 +45,16 @@ def main() -> None:
     keep_freed_memory()
     settings = {"MAX_ITEM_LIST_LENGTH": max(known.lengths), "use_gpu": False, **parse_settings(rest)}
     config = LSTIConfig("LSTI", "ml-100k", config_dict=settings)
+    does = {"loss_type": ("CE", "SSM"), "train_mode": ("sequence",), "carry_state": (False,), "input_fields": (None,)}
+    for key, values in does.items():
+        if config[key] not in values:
+            parser.error(f"{key} ({config[key]}) must be {' or '.join(map(str, values))} here")
     items = torch.randint(1, N_ITEMS, (100_000,), generator=torch.Generator().manual_seed(0))
     model = config.model_class(
         config, SimpleNamespace(num=lambda field: N_ITEMS, inter_feat={"item_id": items})
     ).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"])
+    optimizer.register_step_pre_hook(LazyRows(config["clip_grad_norm"]))
     batches = {length: batch_of(model, length, known.tokens // length) for length in known.lengths}
     seconds: dict[int, list[float]] = {length: [] for length in batches}
     for turn in range(known.steps + 1):
@@ -71,18 +80,20 @@ def main() -> None:
 
 
 def batch_of(model: Any, length: int, rows: int) -> Interaction:
-    """Random histories with a target behind each step, about a third of whose items the user has had before."""
+    """Random histories with a target behind each step, about half of whose items the user has had before."""
     generator = torch.Generator().manual_seed(length)
-    taste = torch.randint(1, N_ITEMS, (rows, max(2, length * 2 // 3)), generator=generator)
-    at = torch.randint(0, taste.shape[1], (rows, length + 1), generator=generator)
-    events = taste.gather(1, at)
+    n_liked = max(2, length * 2 // 3)  # at any length: two thirds of the steps would be new, were none drawn twice
+    liked = torch.stack([1 + torch.randperm(N_ITEMS - 1, generator=generator)[:n_liked] for _ in range(rows)])
+    events = liked.gather(1, torch.randint(0, n_liked, (rows, length + 1), generator=generator))
+    time = torch.arange(length, dtype=torch.float64).mul(600).expand(rows, length).contiguous()
     return Interaction(
         {
             model.USER_ID: torch.arange(1, rows + 1),
             model.ITEM_SEQ: events[:, :-1].contiguous(),
             model.ITEM_SEQ_LEN: torch.full((rows,), length),
             model.target_field: events[:, 1:].contiguous(),
-            model.time_field: torch.arange(length, dtype=torch.float64).mul(600).expand(rows, length).contiguous(),
+            model.time_field: time,
+            model.time_field.replace("exact_", "gap_"): torch.where(time > 0, 600.0, -1.0),
         }
     )
 

@@ -35,7 +35,9 @@ from recbole_lsti.memory import keep_freed_memory
 
 def main() -> None:
     """Print seconds, targets a second, the share of the machine's rate, and the operators that cost most."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--config_files", default="", help="YAML files of settings or profiles, separated by blanks")
     parser.add_argument("--steps", type=int, default=30, help="steps timed, and again profiled (default: 30)")

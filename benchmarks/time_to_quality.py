@@ -33,7 +33,9 @@ SIDES = {
 
 def main() -> int:
     """Train every side with every seed, in turn, and print when each has reached the mark; 2: a mistake, in a line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 2020 on (default: 1)")
     parser.add_argument("--minutes", type=float, default=60, help="of a training, ended after an epoch (default: 60)")

@@ -370,6 +370,22 @@ def test_the_ranking_of_what_is_held_out_is_that_of_full_sort_predict(tiny, monk
     np.testing.assert_allclose(np.stack([raw, unseen], axis=1), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("score", [0.0, float("nan")])
+def test_scores_that_say_nothing_win_nothing(monkeypatch, score):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    scores, history = torch.full((2, 30), score), torch.tensor([[3, 4], [5, 6]])
+    for values in importlib.import_module("held_out")._ndcg(
+        scores, torch.tensor([7, 8]), history, torch.tensor([1, 1])
+    ):
+        assert values.tolist() == [0.0, 0.0]
+
+
+def test_the_number_of_seeds_is_not_a_seed(tiny):
+    for program in ("held_out.py", "accuracy.py"):
+        done = run(program, "--dataset", "tiny", f"--data_path={tiny}", "--seed=2021", code=2)
+        assert "must be left to --seeds" in done.stderr
+
+
 def test_held_out_tells_a_mistake_in_one_line(tiny, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     flags = ["--dataset", "tiny", f"--data_path={tiny}", "--carry_state=True"]

@@ -3,9 +3,10 @@
     python benchmarks/profile_step.py --dataset ml-100k --train_batch_tokens=2048
     python benchmarks/profile_step.py --dataset steam --data_path=dataset --config_files LSTI-sparse --output steam.json
 
-Trains for some steps as `recbole-lsti train` does, times them, then profiles as many more. The machine's rate is that
-of a large product of square float32 matrices, measured in the same process with the same threads. The steps' own work
-is the floating-point operations of their matrix products, forward and backward, counted by torch on the same batches;
+Trains for some steps as `recbole-lsti train` does, times them round by round, then profiles as many more. The machine's
+rate is that of a large product of square float32 matrices, measured in the same process with the same threads before
+each round; medians over the rounds are printed, because other work on the machine changes both. The steps' own work is
+the floating-point operations of their matrix products, forward and backward, counted by torch on the same batches;
 those inside the processor's LSTM kernel, which torch leaves out, are added. A GPU's LSTM is not in it. Any setting may
 follow as --key=value.
 """
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--config_files", default="", help="YAML files of settings or profiles, separated by blanks")
     parser.add_argument("--steps", type=int, default=30, help="steps timed, and again profiled (default: 30)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that they are timed (default: 5)")
     parser.add_argument("--rows", type=int, default=25, help="operators shown (default: 25)")
     parser.add_argument("--output", type=Path, help="write the figures, without the operators, as JSON")
     known, rest = parser.parse_known_args()
@@ -56,15 +58,19 @@ def main() -> None:
         trainer = trainer_class(config)(config, model)
     batches = [batch.to(config["device"]) for batch in islice(iter(train_data), known.steps)]
     train(trainer, batches[:3])  # the first steps allocate
-    started = time.perf_counter()
-    train(trainer, batches)
-    seconds = time.perf_counter() - started
+    rounds, rates = [], []
+    for _ in range(known.rounds):
+        rates.append(matrix_product_rate(config["device"]))
+        started = time.perf_counter()
+        train(trainer, batches)
+        rounds.append(time.perf_counter() - started)
+    seconds, peak = statistics.median(rounds), statistics.median(rates)
     targets = sum(int((batch[model.target_field] > 0).sum()) for batch in batches)
-    peak = matrix_product_rate(config["device"])
     rate = matrix_product_flops(trainer, batches) / seconds
     settings = " ".join([*known.config_files.split(), *rest]) or "default settings"
     if known.output:
         figures = {"dataset": known.dataset, "settings": settings, "machine": describe_machine(), "steps": len(batches)}
+        figures |= {"round_seconds": rounds, "round_machine_flops_per_second": rates}
         figures |= {"step_seconds": seconds / len(batches), "targets_per_second": targets / seconds}
         figures |= {"product_flops_per_second": rate, "machine_flops_per_second": peak, "share": rate / peak}
         known.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -4,9 +4,9 @@
 
 Synthetic data, made in a temporary folder: as many users and events for every catalogue, each item met at least once,
 the others drawn uniformly, which is hardest on the caches. Each size is read, filtered, split and trained by the
-package's own code in a fresh process, one after the other. The processor's seconds, all threads together, stand beside
-those on the clock: other work on the machine changes them less. Any setting may follow as --key=value; --loss_type=CE
-shows the exact softmax.
+package's own code in a fresh process; the sizes take turns, and medians over the rounds are printed. The processor's
+seconds, all threads together, stand beside those on the clock: other work on the machine changes them less. Any setting
+may follow as --key=value; --loss_type=CE shows the exact softmax.
 """
 
 from __future__ import annotations
@@ -36,18 +36,21 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="events of a user (default: 200)")
     parser.add_argument("--first", type=int, default=60, help="steps before the timed ones (default: 60)")
     parser.add_argument("--steps", type=int, default=60, help="steps timed (default: 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each size (default: 3)")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args()
     if known.size:
         print(json.dumps(time_steps(known, rest)))
         return
-    rows = []
-    for size in known.items:
-        command = [sys.executable, __file__, *sys.argv[1:], "--size", str(size)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(rows[-1], file=sys.stderr)
+    found: dict[int, list[dict[str, float]]] = {size: [] for size in known.items}
+    for _ in range(known.rounds):
+        for size, rounds in found.items():
+            command = [sys.executable, __file__, *sys.argv[1:], "--size", str(size)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            rounds.append(json.loads(done.stdout.splitlines()[-1]))
+            print(rounds[-1], file=sys.stderr)
+    rows = [{key: statistics.median(each[key] for each in rounds) for key in rounds[0]} for rounds in found.values()]
     columns = f"{'items':>12}{'ms a step':>12}{'processor':>12}{'times first':>12}{'peak RSS MiB':>14}"
     print(f"{describe_machine()}\n\n{columns}")
     for row in rows:
@@ -57,7 +60,8 @@ def main() -> None:
         print(f"{row['items']:>12,}{clock:>12.1f}{processor:>12.1f}{ratio:>12.2f}{memory:>14,.0f}")
     if known.output:
         known.output.parent.mkdir(parents=True, exist_ok=True)
-        record = {"machine": describe_machine(), "settings": rest, "sizes": rows}
+        rounds_of = {"rounds": [each for rounds in found.values() for each in rounds]}
+        record = {"machine": describe_machine(), "settings": rest, "sizes": rows, **rounds_of}
         known.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -265,7 +265,11 @@ def test_catalogue_times_every_size(run_here, tmp_path):
     sizes = ["--items", 30, 90, "--users", 20, "--length", 12, "--first", 1, "--steps", 2, "--train_batch_tokens=40"]
     flags = ["--hidden_size=8", "--inner_size=16", "--short_window=4", "--use_gpu=False", "--n_negatives=8"]
     out = run_here("catalogue", *sizes, *flags, "--output", tmp_path / "out.json")
-    first, second = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["sizes"]
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    first, second = record["sizes"]
+    seconds = sorted(each["processor_seconds"] for each in record["rounds"] if each["items"] == 90)
+    assert len(seconds) == 3
+    assert second["processor_seconds"] == seconds[1]
     assert (first["items"], second["items"]) == (30, 90), "each item is met"
     assert all(value > 0 for row in (first, second) for value in row.values())
     assert first["times_first"] == 1

@@ -37,6 +37,8 @@ KEYS_IN_NO_YAML = frozenset(
         *("pretrain_epochs", "save_step", "train_stage", "mask_ratio", "ft_ratio", "eta", "beta"),
     )
 )
+# settings that stay texts where they look like numbers
+NAMES = frozenset(("dataset", "data_path", "checkpoint_dir", "cache_dir"))
 UNIFORM_NEGATIVE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 
 
@@ -174,7 +176,8 @@ def external_settings(config_file_list: Iterable[str] | None, config_dict: Mappi
     merged: dict[str, Any] = {}
     for name in config_file_list or []:
         merged.update(_read_yaml(_config_file(str(name)), YamlLoader))
-    return {**merged, **(config_dict or {})}
+    merged |= config_dict or {}
+    return {key: str(value) if key in NAMES and _is_number(value) else value for key, value in merged.items()}
 
 
 def _config_file(name: str) -> Path:
@@ -226,6 +229,8 @@ def lsti_properties(
         dataset (str): data set name.
         loader: YAML loader; by default one that reads 1e-3 as a number.
         bases: names of the classes that the model is derived from, the farthest first; their files come before its own.
+    Raises:
+        FileNotFoundError, ValueError: no folder of properties; a file there that is no YAML.
     """
     folder = properties_folder()
     merged: dict[str, Any] = {}
@@ -261,15 +266,20 @@ def parse_literal(text: str) -> Any:
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as a file would hold them: literals for texts, texts for paths, numbers for NumPy's."""
-    return {key: _plain(value) for key, value in settings.items()}
+    return {key: _plain(key, value) for key, value in settings.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(key: str, value: Any) -> Any:
     if isinstance(value, str):
-        return parse_literal(value)
-    if isinstance(value, Path):
+        literal = parse_literal(value)
+        return value if key in NAMES and _is_number(literal) else literal
+    if isinstance(value, Path) or (key in NAMES and _is_number(value)):
         return str(value)
     return value.item() if getattr(value, "shape", None) == () else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def sequential_model(name: str) -> type:

@@ -95,6 +95,7 @@ RULES = {
     "train_batch_tokens": _COUNT,
     "min_context": _FROM_ZERO,
 }
+LEAVE_OUT = ("valid_and_test", "valid_only", "test_only")  # what LS may leave out of a user's rows
 # what the dicts among them may hold
 PARTS = {
     "train_neg_sample_args": ("distribution", "sample_num", "alpha", "dynamic", "candidate_num"),
@@ -177,6 +178,7 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
         raise ValueError(
             "train_mode (sequence) must be prefix where benchmark_filename gives rows that are split already"
         )
+    _check_split(final["eval_args"])
     _check_combinations(final, is_lsti)
     for key, parts in PARTS.items():
         for part in final.get(key) or {}:
@@ -184,6 +186,26 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
                 raise ValueError(f"key of {key} ({part}) must be of {', '.join(parts)}{nearest(str(part), parts)}")
     _check_metrics(final)
     _check_folder(final["data_path"], dataset)
+
+
+def _check_split(eval_args: Mapping[str, Any]) -> None:
+    """Refuse a split that RecBole would end in an error of its own."""
+    split, order = eval_args["split"], eval_args["order"]
+    kinds = ("LS", "RS", "TS")
+    if not isinstance(split, Mapping) or len(split) != 1 or not set(split) <= set(kinds):
+        raise ValueError(f"split ({split}) must be a dict with one of {', '.join(kinds)}, such as {{'RS': [8, 1, 1]}}")
+    ((kind, value),) = split.items()
+    if kind == "LS" and value not in LEAVE_OUT:
+        raise ValueError(f"LS ({value}) must be one of {', '.join(LEAVE_OUT)}{nearest(str(value), LEAVE_OUT)}")
+    if kind != "LS" and not _are_shares(value):
+        raise ValueError(f"{kind} ({value}) must be three numbers, 0 or more, the first above 0, such as [8, 1, 1]")
+    if order != "TO":
+        raise ValueError(f"order ({order}) must be TO: histories are in order of time")
+
+
+def _are_shares(value: Any) -> bool:
+    there = isinstance(value, (list, tuple)) and len(value) == 3
+    return there and all(isinstance(part, _NUMBER) and part >= 0 for part in value) and value[0] > 0
 
 
 def _check_lsti(final: Mapping[str, Any]) -> None:

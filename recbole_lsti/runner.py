@@ -129,6 +129,7 @@ def run_processes(
     Returns:
         dict | None: what `run` returns; None on a machine that does not hold process 0.
     Raises:
+        ValueError: no process, or more than there are GPUs; and what `run` raises of the settings.
         ChildProcessError: if one of the processes fails, with the last line of its error.
     """
     import torch.multiprocessing as mp
@@ -294,12 +295,9 @@ def build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
             f"topk ({most}) must be below the number of items of {config['dataset']} ({dataset.item_num - 1})"
         )
     loaders = data_preparation(config, dataset)
-    for part, loader in zip(("train", "validate", "test"), loaders, strict=True):
-        if len(loader._dataset):
-            continue
-        if part == "train":
-            raise ValueError(f"dataset ({config['dataset']}) must have a user with two events or more to train on")
-        logging.getLogger().warning(f"{config['dataset']}: the split leaves no event to {part} on")
+    for part, loader in zip(("validate", "test"), loaders[1:], strict=True):
+        if not len(loader._dataset):
+            logging.getLogger().warning(f"{config['dataset']}: the split leaves no event to {part} on")
     rank = config["local_rank"] + (config["offset"] or 0)
     init_seed(config["seed"] + rank, config["reproducibility"])
     network = config.model_class(config, loaders[0]._dataset).to(config["device"])
@@ -307,7 +305,13 @@ def build(config: LSTIConfig) -> tuple[LSTIDataset, tuple[Any, Any, Any], Any]:
 
 
 def make_trainer(config: LSTIConfig, network: Any, run_dir: Path | None) -> PortableTrainer:
-    """The trainer of a network, which writes checkpoint and learning curve to `run_dir`, where there is one."""
+    """The trainer of a network, which writes checkpoint and learning curve to `run_dir`, where there is one.
+
+    Args:
+        config: of the run.
+        network: the model, on the device of the config.
+        run_dir: an existing folder, or None.
+    """
     config["checkpoint_dir"] = str(run_dir or ".")  # RecBole's trainers make it, and may write more than weights to it
     with tensorboard_folder(run_dir and run_dir / "tensorboard"):
         trainer = trainer_class(config)(config, network)
@@ -343,15 +347,22 @@ def write_config(config: LSTIConfig, folder: Path) -> None:
 
 @contextmanager
 def log_to(run_dir: Path | None, state: str | None) -> Iterator[None]:
-    """Send what is logged to run.log of the run folder, and warnings to the screen, while a run lasts."""
+    """Send what is logged to run.log of the run folder, and warnings to the screen, while a run lasts.
+
+    Whoever has set up logging says what reaches the screen.
+    """
     logger = logging.getLogger()
     level = logging.getLevelName((state or "info").upper())
     handlers: list[logging.Handler] = []
+    if not logger.hasHandlers():
+        handlers.append(logging.StreamHandler())
+        handlers[0].setLevel(logging.WARNING)
     if run_dir is not None:
-        handlers.append(logging.FileHandler(run_dir / "run.log", encoding="utf-8"))
-        handlers[0].setLevel(level)
-        handlers[0].addFilter(RemoveColorFilter())
-        handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
+        file.setLevel(level)
+        file.addFilter(RemoveColorFilter())
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handlers.append(file)
     before = logger.level
     logger.setLevel(level)
     for handler in handlers:

@@ -112,6 +112,15 @@ def test_settings_are_literals_and_never_evaluated(text, value):
             ValueError,
             r"key of clip_grad_norm \(norm\) must be of .* \(did you mean max_norm\?\)",
         ),
+        ({"eval_args": {"split": {}}}, ValueError, r"split \(\{\}\) must be a dict with one of LS, RS, TS"),
+        ({"eval_args": {"split": {"RS": [8, 2]}}}, ValueError, r"RS \(\[8, 2\]\) must be three numbers"),
+        ({"eval_args": {"split": {"TS": ["a", 1, 1]}}}, ValueError, r"TS .* must be three numbers"),
+        (
+            {"eval_args": {"split": {"LS": "valid_and_tst"}}},
+            ValueError,
+            r"LS \(valid_and_tst\) must be one of .* \(did you mean valid_and_test\?\)",
+        ),
+        ({"eval_args": {"order": "RO"}}, ValueError, r"order \(RO\) must be TO: histories are in order of time"),
         ({"metrics": [5]}, ValueError, r"metrics \(\[5\]\) must be a metric or a list of them"),
         ({"load_col": "abc"}, TypeError, r"load_col \(abc\) must be a dict of columns by file suffix"),
         ({"save_dataloaders": True}, ValueError, r"save_dataloaders \(True\) must be False"),
@@ -372,3 +381,13 @@ def test_a_profile_says_nothing_that_the_defaults_say(name):
 def test_a_profile_of_lsti_is_refused_for_other_models():
     with pytest.raises(ValueError, match=r"config key \(train_branches\) must be one that is read"):
         LSTIConfig("SASRec", "ml-100k", ["LSTI-sparse"])
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    write_inter(tmp_path / "7", "2019", random_rows())
+    (tmp_path / "mine.yaml").write_text(f"dataset: 2019\ndata_path: {tmp_path / '7'}\n", encoding="utf-8")
+    config = LSTIConfig(
+        "LSTI", None, [str(tmp_path / "mine.yaml")], {"checkpoint_dir": "20241126", "cache_dir": "null"}
+    )
+    assert (config["dataset"], config["checkpoint_dir"], config["cache_dir"]) == ("2019", "20241126", None)
+    assert LSTIConfig("LSTI", None, None, {"dataset": "2019", "data_path": str(tmp_path / "7")})["dataset"] == "2019"

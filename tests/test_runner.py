@@ -373,8 +373,11 @@ def test_a_refused_run_leaves_nothing(workplace, small, tmp_path):
     settings = {**small, "data_path": str(tmp_path)}
     with pytest.raises(ValueError, match=r"topk \(10\) must be below the number of items of few \(3\)"):
         recbole_lsti.run("LSTI", "few", config_dict=settings)
-    with pytest.raises(ValueError, match=r"dataset \(single\) must have a user with two events or more to train on"):
+    nothing = r"dataset \(single\) must have a user with two events or more to train on"
+    with pytest.raises(ValueError, match=nothing):
         recbole_lsti.run("LSTI", "single", config_dict=settings)
+    with pytest.raises(ValueError, match=nothing):  # from one target a row
+        recbole_lsti.run("GRU4Rec", "single", config_dict={"data_path": str(tmp_path), "use_gpu": False})
     (tmp_path / "ragged").mkdir()
     (tmp_path / "ragged/ragged.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ti\n", "utf-8")
     with pytest.raises(ValueError, match=r"ragged.inter, line 2"):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
@@ -24,6 +25,8 @@ import numpy as np
 FORMAT = 2  # of entries; another one is another name, so that old entries are never read
 BLOCK = 1 << 20  # bytes that are read at a time to be checked
 LEFT_OVER = 24 * 3600  # seconds after which an entry that was never completed is taken to be a dead run's
+
+DRAFT = re.compile(r"\..+-\d+-[0-9a-f]{8}")  # names of entries that are being written
 
 logger = logging.getLogger()
 
@@ -86,16 +89,18 @@ class Cache:
         sizes = {}
         for path in self.folder.iterdir():
             try:
+                if not _is_ours(path):
+                    continue
                 changed = path.stat().st_mtime
-                if path.name.startswith(".") and time.time() - changed > LEFT_OVER:
-                    shutil.rmtree(path, ignore_errors=True)
-                elif (path / "tables.json").is_file():
+                if not DRAFT.fullmatch(path.name):
                     sizes[path] = (changed, sum(file.stat().st_size for file in path.iterdir()))
+                elif time.time() - changed > LEFT_OVER:
+                    shutil.rmtree(path, ignore_errors=True)
             except OSError:  # another run has just removed it
                 continue
         total = sum(size for _, size in sizes.values())
         for path, (_, size) in sorted(sizes.items(), key=lambda item: item[1]):
-            if total > self.max_bytes and path.name != newest and not path.name.startswith("."):
+            if total > self.max_bytes and path.name != newest:
                 logger.info(f"cache {path}: removed, cache_max_gib is reached")
                 shutil.rmtree(path, ignore_errors=True)
                 total -= size
@@ -123,6 +128,15 @@ def file_digest(path: str | Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a path is an entry, or the draft of one: whoever names a folder that holds other things keeps them."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    names = {file.name for file in path.iterdir()}
+    there = "tables.json.digest" in names or DRAFT.fullmatch(path.name) is not None
+    return there and all(re.fullmatch(r"\d+\.npy|tables\.json(\.digest)?", name) for name in names)
 
 
 def _short(text: str) -> str:

@@ -153,7 +153,12 @@ def _check_values(path: Path, table: pd.DataFrame, needed: list[str], columns: C
             continue
         missing = np.flatnonzero(values.isna())
         if len(missing):
-            fate = "RecBole drops the row" if name in needed[:2] else "RecBole fills in the mean, or the padding token"
+            key = path.suffix[1:] in ("user", "item") and values.name == table.columns[0]
+            fate = (
+                "RecBole drops the row"
+                if key or name in needed[:2]
+                else "RecBole fills in the mean, or the padding token"
+            )
             where = f"first in line {columns.line_of(path, missing[0])}"
             report.notes.append(f"{path.name}: {len(missing):,} missing values of {name} ({where}): {fate}")
         if values.dtype.kind == "f" and np.isinf(values).any():

@@ -33,8 +33,8 @@ class LSTIDataset(VectorSplits, InputColumns, AtomicTables, SequentialDataset):
     `inter_matrix()` answer as RecBole's do.
 
     Raises:
-        ValueError: if user, item or time is not loaded or of another type, `input_fields` names no column of the
-            files, or `train_mode: sequence` meets `benchmark_filename`.
+        ValueError: if user, item or time is not loaded or of another type, or `input_fields` names no column of the
+            files.
     """
 
     inter_feat: Any  # a DataFrame while RecBole reads and filters, an Interaction from the cache, then HistoryRows

@@ -231,7 +231,11 @@ class HistoryRows(Interaction):
         return np.cumsum(change[:-1]) > 0
 
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
-        """Sort the rows in place, stably; by the time field means by exact time, not by its float32 view."""
+        """Sort the rows in place; by the time field means by exact time, not by its float32 view.
+
+        Rows that are equal keep their order where all is ascending; a descending field turns them round, as RecBole's
+        own does.
+        """
         fields = [by] if isinstance(by, str) else list(by)
         if fields == [self.events.time_field] and ascending and not self.interaction.own and self._in_event_order():
             self._time_order_wanted = True

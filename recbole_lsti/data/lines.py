@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
@@ -135,7 +134,7 @@ def _blank(block: np.ndarray, cuts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 def _records(path: str | Path, separator: str, encoding: str) -> Generator[tuple[int, int, list[str]], None, None]:
     """Yield the first and the last line of each record below the header, and its fields, which may be quoted."""
-    limit = csv.field_size_limit(sys.maxsize)
+    limit = csv.field_size_limit(2**31 - 1)  # as large as a C long is everywhere
     try:
         with open(path, encoding=encoding, errors="replace", newline="") as file:
             records = csv.reader(file, delimiter=separator)

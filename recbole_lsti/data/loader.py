@@ -201,12 +201,16 @@ class SequenceTrainDataLoader(DataLoader):
         sampler: RecBole's training sampler, or None where the loss needs no negatives.
         shuffle (bool): draw the batches anew for each epoch.
     Raises:
-        ValueError: `carry_state` on several processes, which would not find each other's states.
+        ValueError: nothing to train on, rows that are split already (`benchmark_filename`), or `carry_state` on several
+            processes, which would not find each other's states.
     """
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
         if config["carry_state"] and not config["single_spec"]:
             raise ValueError("carry_state (True) must be False where several processes train")
+        if config["benchmark_filename"]:
+            raise ValueError("train_mode (sequence) must be prefix where benchmark_filename gives rows that are split")
+        _check_rows(dataset)
         sequences = TrainSequences(dataset, config["min_context"], bool(config["carry_state"]))
         self.config, self._dataset, self._sampler, self.shuffle = config, dataset, sampler, shuffle
         self.negative_field = config["NEG_PREFIX"] + sequences.target_field
@@ -258,9 +262,13 @@ class PrefixTrainDataLoader(TrainDataLoader):
 
     Masks and negatives are drawn in the training process, batch after batch, so that they are the same for any number
     of workers, and those of RecBole's loader without workers.
+
+    Raises:
+        ValueError: nothing to train on.
     """
 
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
+        _check_rows(dataset)
         super().__init__(config, dataset, sampler, shuffle=shuffle)
         copied = self.neg_sample_args["distribution"] != "none"  # with negatives behind them
         self.pin_memory = config["device"].type == "cuda" and not copied
@@ -325,6 +333,11 @@ class EqualWidthNegSampleEvalDataLoader(FixedNegSampleEvalDataLoader):
     def __init__(self, config: Any, dataset: LSTIDataset, sampler: Any, shuffle: bool = False) -> None:
         dataset.inter_feat.width = dataset.inter_feat.longest
         super().__init__(config, dataset, sampler, shuffle=shuffle)
+
+
+def _check_rows(dataset: LSTIDataset) -> None:
+    if not len(dataset):
+        raise ValueError(f"dataset ({dataset.dataset_name}) must have a user with two events or more to train on")
 
 
 def loader_class(config: Any, phase: str) -> Callable[..., Any] | None:

@@ -59,6 +59,7 @@ class FixedNegatives:
         weight[0] = 0  # padding
         _check_choice(int(np.count_nonzero(weight)))
         self._up_to = np.cumsum(weight / weight.sum())
+        self._up_to[-1] = 1.0  # rounding must leave nothing above the last item
 
     def __getattr__(self, name: str) -> Any:
         if "_sampler" not in self.__dict__:  # while a copy is being made, in a worker process too

@@ -43,7 +43,14 @@ class VectorSplits(Dataset):
         return self._parts([groups.rows[train], *left_out])
 
     def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[Any]:
-        """Split the rows, or those of each user, in proportion to the ratios; returns a data set a part."""
+        """Split the rows, or those of each user, in proportion to the ratios; returns a data set a part.
+
+        Args:
+            ratios: of the parts, positive numbers.
+            group_by: the user field, or None.
+        Raises:
+            ValueError: another field to group by.
+        """
         if group_by is None:
             return super().split_by_ratio(ratios, group_by)
         shares = [ratio / sum(ratios) for ratio in ratios]
@@ -64,6 +71,8 @@ class VectorSplits(Dataset):
         shares = [ratio / sum(ratios) for ratio in ratios]
         groups = self._users(group_by, "time-based split")
         time = self.inter_feat.take(groups.rows)[self.time_field].numpy()
+        if not len(time):
+            return self._parts([groups.rows] * 3)
         before = time <= np.percentile(time, 100 * (1 - shares[-1]))
         n_before = np.add.reduceat(before, groups.starts[:-1], dtype=np.int64)
         n_train = groups.spread((n_before * (shares[0] / (1 - shares[2]))).astype(np.int64))

@@ -22,7 +22,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_lsti.data.grouping import BLOCK, count_ids
 from recbole_lsti.data.lines import line_of_row
 from recbole_lsti.data.reader import read_header, read_table
-from recbole_lsti.errors import AtomicFileError
+from recbole_lsti.errors import AtomicFileError, nearest
 
 TOKEN_ARRAY_BYTES = 1 << 30  # a fixed-width array of tokens is no larger; one very long token would make it so
 
@@ -153,7 +153,7 @@ class AtomicTables(Dataset):
     def _filter_by_field_value(self) -> None:
         for field, wanted in (self.config["val_interval"] or {}).items():
             if field not in self.field2type:
-                raise ValueError(f"Field [{field}] not defined in dataset.")
+                raise ValueError(f"val_interval ({field}) must name a loaded column{nearest(field, self.field2type)}")
             for feat_name in self._feat_names(field):
                 values = getattr(self, feat_name)[field]
                 if self.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
@@ -251,11 +251,13 @@ class AtomicTables(Dataset):
     def _normalize(self) -> None:
         chosen, everything = self.config["normalize_field"], self.config["normalize_all"]
         if chosen is not None and everything is True:
-            raise ValueError("Normalize_field and normalize_all can't be set at the same time.")
+            raise ValueError(f"normalize_field ({chosen}) must be null where normalize_all is True")
         fields = chosen or (self.float_like_fields if everything else [])
         for field in fields:
             if field not in self.field2type:
-                raise ValueError(f"Field [{field}] does not exist.")
+                raise ValueError(
+                    f"normalize_field ({field}) must name a loaded column{nearest(field, self.field2type)}"
+                )
             if self.field2type[field] not in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
                 self.logger.warning(f"{field} is not a FLOAT/FLOAT_SEQ feat, which will not be normalized.")
                 continue

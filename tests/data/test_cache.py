@@ -204,11 +204,26 @@ def test_the_entries_used_least_recently_go_first(tmp_path: Path) -> None:
 
 
 def test_drafts_of_dead_runs_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
-    for name, age in ((".dead", 2 * 24 * 3600), (".alive", 60)):
+    for name, age in ((".dead-7-00000000", 2 * 24 * 3600), (".alive-8-00000000", 60)):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "0.npy").write_bytes(b"")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     Cache(tmp_path, 1.0).save("entry", Entry({}, {}))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".alive", "entry"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".alive-8-00000000", "entry"]
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path) -> None:
+    for name in (".git", ".venv-1-00000000", "results", "tables"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config").write_text("mine")
+        (tmp_path / name / "tables.json").write_text("{}")
+        os.utime(tmp_path / name, (1000, 1000))
+    (tmp_path / ".note-1-00000000").write_text("mine")
+    cache = Cache(tmp_path, 0.0)
+    for name in ("one", "two"):  # the second leaves no room for the first
+        cache.save(name, Entry({}, {}))
+    mine = [".git", ".note-1-00000000", ".venv-1-00000000", "results", "tables"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*mine, "two"]
 
 
 def test_an_entry_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

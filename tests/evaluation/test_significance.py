@@ -166,3 +166,10 @@ def test_ranks_of_few_or_tied():
     assert np.isnan(rank_over_datasets(list("ab"), np.full((1, 2), NAN)).mean_rank).all()
     with pytest.raises(ValueError, match=r"values \(1, 2\) must have one column for each of 3 variants"):
         rank_over_datasets(list("abc"), np.ones((1, 2)))
+
+
+def test_who_did_not_change_is_no_evidence():
+    changed = np.array([0.63, 0.5, 0.43, 0.39, 0.36])
+    difference = np.r_[np.zeros(95), changed][:, None]
+    (few,) = paired(difference, np.zeros_like(difference))
+    assert few.p_wilcoxon == pytest.approx(2 / 2**5)  # the five are all above 0, exactly

@@ -14,7 +14,7 @@ class RepeatRecall(TopkMetric):
 
     Had before means: in an interaction of the user in the training part, or in the history that the row shows. A row
     without such a target is left out (NaN among the values of rows), and the metric is NaN where no row has one. The
-    ranking `unseen` masks these items, so it is 0 there.
+    ranking `unseen` masks what the history holds: it is 0 there, unless the training part has what the history lacks.
 
     Source: the repeat-explore split of Ren et al., RepeatNet, AAAI 2019, section 5; Li et al., TOIS 41(4) 2023.
     """
@@ -43,7 +43,10 @@ class RepeatRecall(TopkMetric):
 
 
 class ExploreRecall(RepeatRecall):
-    """Recall of the targets that are new to the user: those that RepeatRecall leaves out. The same holds for it."""
+    """Recall of the targets that are new to the user: those that RepeatRecall leaves out.
+
+    A row without one is left out, as there; `unseen` masks none of them.
+    """
 
     name = "explorerecall"
 

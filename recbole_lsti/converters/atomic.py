@@ -57,10 +57,15 @@ def write_query(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
         raise AtomicFileError(f"{path.name} must be writable: {str(error).splitlines()[0]}") from error
 
 
-def write_table(con: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
-    """Write a table: interactions in time order with ties in input order, items and users in input order."""
-    order = "ORDER BY _ts, rowid" if table.time is not None else "ORDER BY rowid"
-    write_query(con, f"SELECT {select_list(output_columns(table))} FROM {table.kind} {order}", path)
+def write_table(con: duckdb.DuckDBPyConnection, table: Table, path: Path, by_key: bool = False) -> None:
+    """Write a table: interactions in time order with ties in input order, items and users in input order.
+
+    ``by_key`` orders by the key instead: the place of a pseudonym must not tell the line of the input.
+    """
+    order = "_ts, rowid" if table.time is not None else "rowid"
+    if by_key:
+        order = f"{ident(table.keys[0])}, rowid"
+    write_query(con, f"SELECT {select_list(output_columns(table))} FROM {table.kind} ORDER BY {order}", path)
 
 
 class StagedFolder:

@@ -30,7 +30,7 @@ def clean(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> tupl
         removed[step] = removed.get(step, 0) + _delete(con, condition)
 
     if steps.behaviors or steps.weights:
-        _check_behaviors(con, table, {"--behaviors": steps.behaviors, "--behavior-weights": tuple(steps.weights)})
+        _check_behaviors(con, table, steps)
     if steps.behaviors:
         kept = ", ".join(literal(name) for name in steps.behaviors)
         drop("behaviors", f"behavior IS NULL OR behavior NOT IN ({kept})")
@@ -87,13 +87,21 @@ def _delete(con: duckdb.DuckDBPyConnection, condition: str) -> int:
     return count(con, f"DELETE FROM inter WHERE {condition}")
 
 
-def _check_behaviors(con: duckdb.DuckDBPyConnection, table: Table, asked: dict[str, tuple[str, ...]]) -> None:
+def _check_behaviors(con: duckdb.DuckDBPyConnection, table: Table, steps: Cleaning) -> None:
+    """Refuse behaviours that are not there, and weights that leave a kept one out: RecBole would fill in the mean."""
     _require(table.get("behavior") is not None, "--behaviors and --behavior-weights", "a behavior (--behavior COL)")
-    there = [row[0] for row in con.execute("SELECT DISTINCT behavior FROM inter ORDER BY 1").fetchall() if row[0]]
-    for flag, names in asked.items():
+    values = [row[0] for row in con.execute("SELECT DISTINCT behavior FROM inter ORDER BY 1 NULLS LAST").fetchall()]
+    there = [value for value in values if value]
+    for flag, names in (("--behaviors", steps.behaviors), ("--behavior-weights", tuple(steps.weights))):
         for name in names:
             if name not in there:
                 raise one_of(flag, name, there[:50])
+    bare = [value or "an empty behavior" for value in steps.behaviors or values if value not in steps.weights]
+    if steps.weights and bare:
+        raise AtomicFileError(
+            f"--behavior-weights (none for {', '.join(bare[:50])}) must give every behavior a weight; "
+            "--behaviors keeps some alone"
+        )
 
 
 def _duplicates(user: str, item: str, keep: str) -> str:

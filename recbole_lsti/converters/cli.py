@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,7 @@ from recbole_lsti.converters.describe import Wishes, describe_inter, describe_si
 from recbole_lsti.converters.plan import DUPLICATES, GRAINS, LAYOUTS, Cleaning, Format, Plan, Privacy, Split, Table
 from recbole_lsti.converters.privacy import KEY_VARIABLE, read_key
 from recbole_lsti.converters.progress import Progress
-from recbole_lsti.converters.streams import spool
+from recbole_lsti.converters.streams import STANDARD_INPUT, spool
 from recbole_lsti.converters.timeparse import check_zone, parse_moment
 from recbole_lsti.errors import AtomicFileError, Parser, one_of
 
@@ -36,6 +37,7 @@ COMPANIONS = {
     "split_layout": "split",
     "split_max_len": "split",
     "key_file": "pseudonymize",
+    "seed": "sample-users",
 }
 TABLE_FLAGS = (
     "user item time rating behavior feature items item_key item_feature users user_key user_feature format sep "
@@ -75,8 +77,9 @@ def build_parser(prog: str = "recbole-lsti convert") -> argparse.ArgumentParser:
 
 
 def _add_table_flags(group: argparse._ArgumentGroup) -> None:
+    by_number = "with --no-header, its number from 0"
     for role in ("user", "item", "rating", "behavior"):
-        group.add_argument(f"--{role}", metavar="COL", help=f"column of the {role}, by name or by number from 0")
+        group.add_argument(f"--{role}", metavar="COL", help=f"column of the {role}; {by_number}")
     group.add_argument("--time", metavar="COL[,COL]", help="column of the time, or several that make it up")
     feature_help = "a further column, with its type (token, token_seq, float, float_seq) and separator"
     group.add_argument("--feature", action="append", default=[], metavar="COL[:TYPE[:SEP]]", help=feature_help)
@@ -107,8 +110,8 @@ def _add_cleaning_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--k-core", type=int, default=0, metavar="K", help="users and items with K interactions or more")
     group.add_argument("--k-core-user", type=int, metavar="K", help="the same, for users")
     group.add_argument("--k-core-item", type=int, metavar="K", help="the same, for items")
-    group.add_argument("--sample-users", type=int, default=0, metavar="N", help="keep N users, chosen by --seed")
-    group.add_argument("--seed", type=int, default=2020)
+    group.add_argument("--sample-users", type=int, metavar="N", help="keep N users, chosen by --seed")
+    group.add_argument("--seed", type=int, help=f"default: {Cleaning.seed}")
     group.add_argument("--session-gap", type=int, default=0, metavar="SECONDS", help="add session_id, split by gaps")
 
 
@@ -156,9 +159,9 @@ def main(argv: list[str] | None = None) -> int:
     pa.enable_signal_handlers(False)  # else Ctrl-C while it parses a piece may get lost
     restore = _interrupt_on_sigterm()
     try:
-        with tempfile.TemporaryDirectory(prefix="recbole-lsti-") as folder:
-            _run(args, shlex.join(["recbole-lsti", "convert", *arguments]), Path(folder))
-    except AtomicFileError as error:
+        with ExitStack() as stack:
+            _run(args, shlex.join(["recbole-lsti", "convert", *arguments]), stack)
+    except (AtomicFileError, OSError) as error:
         text = " ".join(str(error).splitlines())  # a column's name may hold the line ends that a quote kept
         print(f"recbole-lsti convert: {text}", file=sys.stderr)
         return 2
@@ -191,10 +194,10 @@ def _print_sources() -> None:
             print(f"{'':<20} cite: {source.reference}")
 
 
-def _run(args: argparse.Namespace, command: str, folder: Path) -> None:
+def _run(args: argparse.Namespace, command: str, stack: ExitStack) -> None:
     if not args.files:
         raise AtomicFileError("FILE must be given: a file, a glob, a folder with --source, or - for standard input")
-    names = [str(spool(sys.stdin.buffer, folder)) if name == "-" else name for name in args.files]
+    names = [str(_spooled(args.output, stack)) if name == "-" else name for name in args.files]
     plan, notes = build_plan(args, names, command)
     mode = "json" if args.json else "quiet" if args.quiet else "bar"
     if mode == "bar":
@@ -205,6 +208,18 @@ def _run(args: argparse.Namespace, command: str, folder: Path) -> None:
         print(json.dumps(report, ensure_ascii=False))
     elif not args.quiet:
         _print_summary(report, plan)
+
+
+def _spooled(output: Path, stack: ExitStack) -> Path:
+    """Return a copy of standard input in a hidden folder below the output, which goes with the stack."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        hidden = tempfile.TemporaryDirectory(prefix=f".{STANDARD_INPUT}-", dir=output, ignore_cleanup_errors=True)
+        return spool(sys.stdin.buffer, Path(stack.enter_context(hidden)))
+    except OSError as error:
+        raise AtomicFileError(
+            f"--output ({output}) must be a writable folder, for a copy of standard input: {error.strerror}"
+        ) from error
 
 
 def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> tuple[Plan, list[str]]:
@@ -223,13 +238,14 @@ def build_plan(args: argparse.Namespace, files: Sequence[str], command: str) -> 
         tables, notes = _described_tables(args, expand(files), grain)
     first = Path(files[0])
     name = args.name or args.source or first.name.split(".")[0]
+    rare = _at_least("--drop-rare-users", args.drop_rare_users, 0)
     plan = Plan(
         name=name,
         output=args.output,
         tables=tables,
         source=args.source,
         cleaning=_cleaning(args),
-        privacy=Privacy(read_key(args.key_file) if args.pseudonymize else None, args.drop_rare_users),
+        privacy=Privacy(read_key(args.key_file) if args.pseudonymize else None, rare),
         split=_split(args),
         scalings=_pairs("--normalize", args.normalize),
         max_reject_share=args.max_reject_share,
@@ -254,8 +270,10 @@ def _check_company(args: argparse.Namespace) -> None:
         if name in given:
             raise AtomicFileError(f"{given[name]} must not be given with --source, which knows its files")
     for name, other in COMPANIONS.items():
-        if name in given and other not in given:
+        if name in given and other.replace("-", "_") not in given:
             raise AtomicFileError(f"{given[name]} must come with --{other}")
+    if args.split_layout == "rows" and args.split_max_len is not None:
+        raise AtomicFileError("--split-max-len must not be given with --split-layout rows, which has no lists")
 
 
 def _source_tables(args: argparse.Namespace, paths: tuple[Path, ...], grain: int) -> tuple[Table, ...]:
@@ -309,8 +327,8 @@ def _cleaning(args: argparse.Namespace) -> Cleaning:
         count_as=args.count_duplicates,
         k_core_user=k_core if args.k_core_user is None else args.k_core_user,
         k_core_item=k_core if args.k_core_item is None else args.k_core_item,
-        sample_users=args.sample_users,
-        seed=args.seed,
+        sample_users=args.sample_users or 0,
+        seed=Cleaning.seed if args.seed is None else args.seed,
         session_gap=args.session_gap,
     )
 
@@ -321,6 +339,8 @@ def _split(args: argparse.Namespace) -> Split | None:
     kind, _, shares = args.split.partition(":")
     layout = args.split_layout or Split.layout
     max_len = Split.max_len if args.split_max_len is None else args.split_max_len
+    if kind == "loo" and shares:
+        raise AtomicFileError(f"--split ({args.split}) must be loo alone; time and ratio take shares")
     if not shares:
         return Split(kind, layout=layout, max_len=max_len)
     try:
@@ -373,6 +393,8 @@ def _print_summary(report: dict, plan: Plan) -> None:
         print(line)
         for reason, count in facts["rejected"].items():
             print(f"  rejected {count:,}: {reason}")
+        if facts["repeated_keys"]:
+            print(f"  dropped {facts['repeated_keys']:,}: later rows of one {kind}")
     for step, count in report["removed"].items():
         print(f"  removed {count:,}: {step}")
     for name, value in (report["split"] or {}).items():

@@ -104,7 +104,7 @@ def _convert_in(con: duckdb.DuckDBPyConnection, plan: Plan, folder: Path, notify
                 scale(con, table.kind, name, how)
     notify("write", {"folder": folder.name})
     leaks = _write(con, plan, tables, folder)
-    write_rejects(con, loaded, folder / f"{plan.name}.rejects.tsv", withhold=plan.privacy.key is not None)
+    write_rejects(con, loaded, folder / f"{plan.name}.rejects.tsv", withhold=plan.withholds)
     (folder / f"{plan.name}.yaml").write_text(config_yaml(plan, list(tables.values())), encoding="utf-8")
     report: dict[str, object] = {
         "name": plan.name,
@@ -125,7 +125,7 @@ def _load(con: duckdb.DuckDBPyConnection, table: Table, plan: Plan, notify: Noti
     notify("open", {"kind": table.kind, "bytes": sum(_size(path) for path in table.files)})
     loaded = load_table(con, table, plan.max_expansion, notify)
     check_share(con, loaded, plan.max_reject_share)
-    if plan.privacy.key is None:
+    if not plan.withholds:
         fill_raw_lines(con, loaded)
     return loaded
 
@@ -138,7 +138,7 @@ def _protect(con: duckdb.DuckDBPyConnection, tables: dict[str, Table], plan: Pla
     """Apply what privacy asks for; return the rows removed."""
     user = tables["inter"].keys[0]
     removed = {}
-    if plan.privacy.drop_rare_users > 1:
+    if plan.privacy.drop_rare_users:
         removed["rare users"] = drop_rare_users(con, user, plan.privacy.drop_rare_users)
         if con.execute("SELECT 1 FROM inter LIMIT 1").fetchone() is None:
             raise AtomicFileError(f"--drop-rare-users ({plan.privacy.drop_rare_users}) must leave at least one user")
@@ -154,8 +154,8 @@ def _protect(con: duckdb.DuckDBPyConnection, tables: dict[str, Table], plan: Pla
 
 
 def _follow(con: duckdb.DuckDBPyConnection, tables: dict[str, Table], removed: dict[str, int]) -> None:
-    """Once cleaning took interactions away, items and users keep only what is left of them."""
-    if not any(removed.values()):
+    """Once a step that may remove interactions was taken, items and users keep only what is left of them."""
+    if not removed:
         return
     for kind, key in zip(("user", "item"), tables["inter"].keys, strict=True):
         if kind in tables:
@@ -167,7 +167,8 @@ def _write(
 ) -> dict[str, object] | None:
     """Write every atomic file; return the report of leakage where there is a split."""
     for kind, table in tables.items():
-        write_table(con, table, folder / f"{plan.name}.{kind}")
+        by_key = kind == "user" and plan.privacy.key is not None
+        write_table(con, table, folder / f"{plan.name}.{kind}", by_key)
     if plan.split is None or "inter" not in tables:
         return None
     inter = tables["inter"]
@@ -180,4 +181,4 @@ def _write(
     for part in PARTS:
         query = part_query(inter, plan.split, part, select_list(columns))
         write_query(con, query, folder / f"{plan.name}.{part}.inter")
-    return {"kind": plan.split.kind, "layout": plan.split.layout, **leakage(con, inter)}
+    return {"kind": plan.split.kind, "layout": plan.split.layout, **leakage(con, inter, plan.split)}

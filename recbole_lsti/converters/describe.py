@@ -12,7 +12,7 @@ import duckdb
 
 from recbole_lsti.converters.load import peek
 from recbole_lsti.converters.plan import FIELD_TYPES, Field, Format, Table, TimeSpec
-from recbole_lsti.converters.readers import CsvReader, Reader, missing_column, open_reader
+from recbole_lsti.converters.readers import CsvReader, ParquetReader, Reader, missing_column, open_reader
 from recbole_lsti.converters.recognise import infer_type, recognise, simplify
 from recbole_lsti.converters.streams import InputFile
 from recbole_lsti.errors import AtomicFileError
@@ -42,7 +42,7 @@ def expand(names: Sequence[str]) -> tuple[Path, ...]:
     """Return the files that names and glob patterns stand for, in the order given.
 
     Raises:
-        AtomicFileError: if a pattern matches nothing.
+        AtomicFileError: if a pattern matches nothing, or a file is there twice, which would double its rows.
     """
     paths: list[Path] = []
     for name in names:
@@ -53,6 +53,12 @@ def expand(names: Sequence[str]) -> tuple[Path, ...]:
         if not matches:
             raise AtomicFileError(f"{name} (no match) must match at least one file")
         paths += map(Path, matches)
+    first: dict[Path, Path] = {}
+    for path in paths:
+        earlier = first.setdefault(path.resolve(), path)
+        if earlier is not path:
+            also = "" if earlier == path else f", first as {earlier}"
+            raise AtomicFileError(f"{path} (given twice{also}) must be given once")
     return tuple(paths)
 
 
@@ -65,6 +71,7 @@ def describe_inter(paths: tuple[Path, ...], fmt: Format, wishes: Wishes) -> tupl
         AtomicFileError: if no column is the user or the item, or a named column is not there.
     """
     reader = open_reader(InputFile(paths[0], fmt.encoding), fmt)
+    _refuse_idle(fmt, reader)
     notes: list[str] = []
     roles = _roles(reader, fmt, wishes, notes)
     for role in ("user", "item"):
@@ -112,6 +119,17 @@ def describe_side(kind: str, paths: tuple[Path, ...], fmt: Format, wishes: Wishe
     fields = [Field(ROLE_FIELDS[kind], "token", key, required=True)]
     fields += _features(reader, specs, {ROLE_FIELDS[kind]}, notes)
     return Table(kind, tuple(fields), files=paths, format=_known(fmt, reader)), notes
+
+
+def _refuse_idle(fmt: Format, reader: Reader) -> None:
+    """Refuse what is said of the layout of a file that has no such layout."""
+    if isinstance(reader, CsvReader):
+        return
+    said = {"--sep": fmt.sep is not None, "--no-header": not fmt.header, "--quote": not fmt.quote}
+    said["--encoding"] = fmt.encoding is not None and isinstance(reader, ParquetReader)
+    for flag in (flag for flag, is_said in said.items() if is_said):
+        kind = "Parquet" if isinstance(reader, ParquetReader) else "JSON"
+        raise AtomicFileError(f"{flag} must not be given with {reader.file.name}, which is {kind}")
 
 
 def _known(fmt: Format, reader: Reader) -> Format:

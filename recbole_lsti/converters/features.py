@@ -64,12 +64,14 @@ def fault_sql(field: Field, value: str) -> str | None:
 
 
 def check_scalings(plan: Plan) -> None:
-    """Refuse to scale a field that is absent or no number.
+    """Refuse to scale a field that is absent, dropped or no number.
 
     Raises:
         AtomicFileError: naming the float fields there are.
     """
     floats = [f.name for table in plan.tables for f in table.fields if f.type == "float"]
+    if "rating" in plan.scalings and plan.cleaning.rating_threshold is not None:
+        raise AtomicFileError("--normalize rating must not be given with --rating-threshold, which drops the rating")
     for name in plan.scalings:
         if name not in floats:
             there = ", ".join(floats) or "none"

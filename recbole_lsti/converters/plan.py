@@ -266,6 +266,12 @@ class Plan:
         """The table of interactions, if it is among those asked for."""
         return next((table for table in self.tables if table.kind == "inter"), None)
 
+    @property
+    def withholds(self) -> bool:
+        """Whether raw lines, which hold what is to be hidden, stay out of the list of rejects."""
+        rounds = any(table.time is not None and table.time.grain for table in self.tables)
+        return self.privacy.key is not None or self.privacy.drop_rare_users > 0 or rounds
+
 
 Notify = Callable[[str, Mapping[str, object]], None]
 """Told what happens: an event's name and its facts. The command line turns it into a bar, lines, or JSON."""

@@ -134,16 +134,16 @@ class CsvReader(Reader):
             bare = [re.sub('"[^"]*"', '""', line) if fmt.quote else line for line in lines[:50] if line]
             self.sep = sniff_separator(bare, file.name, fmt.decimal)
         self.quote = fmt.quote and len(self.sep) == 1
-        first = self._fields(lines[0])
+        if fmt.header and chunk.rejects and (bad := chunk.rejects[0]).line <= self.skip:  # blank, so skipped
+            raise AtomicFileError(f"{file.name}, line {bad.line} ({bad.reason}) must name the columns")
+        first = self._fields(lines[0], file.name)
         if fmt.columns:
-            names = list(fmt.columns)
+            names = [*fmt.columns, *(f"_{index}" for index in range(len(fmt.columns), len(first)))]
         elif fmt.header:
             names = [name.strip() or str(index) for index, name in enumerate(first)]
             names[0] = names[0].lstrip("#").strip() or "0"
         else:
             names = [str(index) for index in range(len(first))]
-        if fmt.columns and len(names) < len(first):
-            names += [f"_{index}" for index in range(len(names), len(first))]
         self.width = len(first) if not fmt.columns else len(names)
         self.skip += int(fmt.header)
         repeated = {name for name in names if names.count(name) > 1}
@@ -151,10 +151,13 @@ class CsvReader(Reader):
             raise AtomicFileError(f"{file.name}, line 1 (column {min(repeated)} twice) must name every column once")
         super().__init__(file, names)
 
-    def _fields(self, line: str) -> list[str]:
+    def _fields(self, line: str, name: str) -> list[str]:
         if not self.quote:
             return line.split(self.sep)
-        return next(csv.reader([line], delimiter=self.sep), [""])
+        try:
+            return next(csv.reader([line], delimiter=self.sep), [""])
+        except csv.Error as error:
+            raise AtomicFileError(f"{name}, line {self.skip + 1} ({error}) must be a row of shorter fields") from error
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         """Yield the wanted columns; ragged lines and unclosed quotes become rejects."""
@@ -196,7 +199,7 @@ class CsvReader(Reader):
                 continue  # a stray quote inside a field that is not quoted
             if is_open and not last and len(window) < MAX_RECORD_LINES:
                 return b"\n".join(lines), len(b"\n".join([*lines[:index], b""])), continued
-            if not is_open and len(record) == self.width:
+            if not is_open and len(record) == self.width == len(self._first_record(window[:taken], strict=True)[0]):
                 upto = index + taken
                 continued += range(start + index + 1, start + upto)
             else:
@@ -205,12 +208,15 @@ class CsvReader(Reader):
         data = b"\n".join(lines)
         return data, len(data), continued
 
-    def _first_record(self, lines: list[bytes]) -> tuple[list[str], int]:
-        """Return the fields of the record that starts at the first line, and how many lines it takes."""
-        parsed = csv.reader((line.decode("utf-8") + "\n" for line in lines), delimiter=self.sep)
+    def _first_record(self, lines: list[bytes], strict: bool = False) -> tuple[list[str], int]:
+        """Return the fields of the record that starts at the first line, and how many lines it takes.
+
+        ``strict``: only a separator may follow a closing quote, lest the open quotes of two lines make a pair.
+        """
+        parsed = csv.reader((line.decode("utf-8") + "\n" for line in lines), delimiter=self.sep, strict=strict)
         try:
             return next(parsed, []), parsed.line_num
-        except csv.Error:  # a field beyond the module's limit: the quote closes far away, if at all
+        except csv.Error:  # or a field beyond the module's limit: the quote closes far away, if at all
             return [], len(lines)
 
     def _parse(

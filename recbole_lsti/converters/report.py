@@ -14,7 +14,7 @@ from recbole_lsti.converters.plan import Plan, Table
 from recbole_lsti.converters.split import PARTS
 from recbole_lsti.converters.sql import count, ident, one_row
 
-WITHHELD = "(withheld: the run pseudonymizes)"
+WITHHELD = "(withheld: the run protects users)"
 
 
 def digest(path: Path) -> str:

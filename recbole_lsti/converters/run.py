@@ -12,11 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from recbole_lsti.converters.cli import Parser
 from recbole_lsti.converters.convert import convert
 from recbole_lsti.converters.plan import Cleaning, Plan, Table
 from recbole_lsti.converters.sources import DropIn, drop_ins, locate
-from recbole_lsti.errors import AtomicFileError, one_of
+from recbole_lsti.errors import AtomicFileError, Parser, one_of
 
 KINDS = ("inter", "item", "user")
 

@@ -50,10 +50,15 @@ def assign_parts(con: duckdb.DuckDBPyConnection, table: Table, split: Split) -> 
         f"row_number() OVER (PARTITION BY {user} ORDER BY _ts, rowid) AS _place, "
         f"count(*) OVER (PARTITION BY {user}) AS _n FROM inter)"
     )
-    first = 2 if split.layout == "sequences" else 1  # the first row of a user has no list before it
+    first = first_place(split)
     for name in PARTS:
         if con.execute(f"SELECT 1 FROM parted WHERE _part = '{name}' AND _place >= {first} LIMIT 1").fetchone() is None:
             raise AtomicFileError(f"--split ({split.kind}) must leave rows in every part; {name} would have none")
+
+
+def first_place(split: Split) -> int:
+    """Return which of a user's rows is the first that is written: in ``sequences``, the one with a row before it."""
+    return 2 if split.layout == "sequences" else 1
 
 
 def part_query(table: Table, split: Split, part: str, columns: str) -> str:
@@ -69,28 +74,32 @@ def part_query(table: Table, split: Split, part: str, columns: str) -> str:
         that past (``item_id_list:token_seq``). The past of a test row includes validation rows.
     """
     user, item = (ident(name) for name in table.keys)
+    rows = f"WHERE _part = {literal(part)} AND _place >= {first_place(split)} ORDER BY _at"
     if split.layout == "rows":
-        return f"SELECT {columns} FROM parted WHERE _part = {literal(part)} ORDER BY _at"
+        return f"SELECT {columns} FROM parted {rows}"
     past = (
         f"SELECT *, array_to_string(list({item}) OVER past, ' ') AS _past FROM parted WINDOW past AS "
         f"(PARTITION BY {user} ORDER BY _at ROWS BETWEEN {split.max_len} PRECEDING AND 1 PRECEDING)"
     )
-    return f"SELECT {columns} FROM ({past}) WHERE _part = {literal(part)} AND _place > 1 ORDER BY _at"
+    return f"SELECT {columns} FROM ({past}) {rows}"
 
 
-def leakage(con: duckdb.DuckDBPyConnection, table: Table) -> dict[str, object]:
+def leakage(con: duckdb.DuckDBPyConnection, table: Table, split: Split) -> dict[str, object]:
     """Return what a model could learn from the future, and whom it has never met.
 
     Returns:
-        dict[str, object]: rows a part; and of validation and test rows, the shares (0..1) that happened before the
-        last training row, whose user or item training has not seen, and that repeat a training row (same user and
-        item). A leave-one-out split always has other users' future in its training rows.
+        dict[str, object]: rows a part, as written; and of written validation and test rows, the shares (0..1) that
+        happened before the last training row, whose user or item training has not seen, and that repeat a training
+        row (same user and item). Training has seen what its file holds, be it in a list. A leave-one-out split always
+        has other users' future in its training rows.
     """
     user, item = (ident(name) for name in table.keys)
-    training = "FROM parted WHERE _part = 'train'"
+    first = first_place(split)
+    written = f"FROM parted WHERE _place >= {first} AND _part"
+    training = f"FROM parted WHERE _part = 'train' AND {user} IN (SELECT {user} {written} = 'train')"
     report: dict[str, object] = {}
     for part in PARTS:
-        report[f"{part} rows"] = count(con, "SELECT count(*) FROM parted WHERE _part = ?", [part])
+        report[f"{part} rows"] = count(con, f"SELECT count(*) {written} = ?", [part])
     measures = {
         "before the last training row": f"_ts < (SELECT max(_ts) {training})",
         "of users unseen in training": f"{user} NOT IN (SELECT DISTINCT {user} {training})",
@@ -99,6 +108,6 @@ def leakage(con: duckdb.DuckDBPyConnection, table: Table) -> dict[str, object]:
     }
     for part in PARTS[1:]:
         for name, condition in measures.items():
-            (share,) = one_row(con, f"SELECT avg(CAST({condition} AS INTEGER)) FROM parted WHERE _part = '{part}'")
+            (share,) = one_row(con, f"SELECT avg(CAST({condition} AS INTEGER)) {written} = '{part}'")
             report[f"share of {part} rows {name}"] = round(share, 6)
     return report

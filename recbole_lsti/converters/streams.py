@@ -170,6 +170,8 @@ class InputFile:
             decoder = decoder or self._decoder()
             try:
                 found_out = self.encoding == "cp1252" and not self.asked_encoding
+                if found_out:
+                    self._refuse_mixture(chunk, line)
                 text = _decode_lenient(chunk, self.encoding) if found_out else decoder.decode(chunk)
             except UnicodeDecodeError as error:
                 data = error.object
@@ -209,7 +211,7 @@ class InputFile:
                         chunk, self.encoding = chunk[len(mark) :], codec
                         break
                 if self.encoding.startswith(WIDE):
-                    decoder = codecs.getincrementaldecoder(self.encoding)("replace")
+                    decoder = codecs.getincrementaldecoder(self.encoding)("backslashreplace")
             yield decoder.decode(chunk).encode("utf-8") if decoder else chunk
 
     def _checked(self, data: bytes, first_line: int) -> TextChunk:
@@ -217,23 +219,37 @@ class InputFile:
         rejects: list[LineReject] = []
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b" ")
-        if not data.isascii() and not self.encoding.startswith(WIDE):
+        if not self.encoding.startswith(WIDE):
             data = self._to_utf8(data, first_line, rejects)
         if b"\0" in data:
             data = _blank(data, first_line, lambda text: b"\0" in text, "NUL byte in the line", rejects)
         return TextChunk(data, first_line, rejects)
 
     def _to_utf8(self, data: bytes, first_line: int, rejects: list[LineReject]) -> bytes:
-        if self.encoding != "utf-8":
-            return _decode_lenient(data, self.encoding).encode("utf-8")
-        try:
-            data.decode("utf-8")
-            self._seen_utf8 = True
-        except UnicodeDecodeError as error:
-            if self._settle(error):
-                return _decode_lenient(data, self.encoding).encode("utf-8")
-            return _blank(data, first_line, _not_utf8, "bytes are not UTF-8", rejects)
-        return data
+        if self.encoding == "utf-8":
+            if data.isascii():
+                return data
+            try:
+                data.decode("utf-8")
+                self._seen_utf8 = True
+                return data
+            except UnicodeDecodeError as error:
+                if not self._settle(error):
+                    return _blank(data, first_line, _not_utf8, "bytes are not UTF-8", rejects)
+        self._refuse_mixture(data, first_line)
+        return _recoded(data, self.encoding, first_line, rejects)
+
+    def _refuse_mixture(self, data: bytes, first_line: int) -> None:
+        """Refuse UTF-8 behind a byte for whose sake the file was taken for Windows-1252, and its lines so read."""
+        if self.asked_encoding or data.isascii():
+            return
+        text = data.decode("utf-8", "replace")
+        stray = text.count("\ufffd")
+        if len(text) - len(text.encode("ascii", "ignore")) > 2 * stray:
+            lines = data.split(b"\n")
+            at = next((n for n, line in enumerate(lines) if not line.isascii() and not _not_utf8(line)), 0)
+            rule = "text (UTF-8, behind bytes that are not) must be in one encoding; --encoding tells which"
+            raise AtomicFileError.at(self.name, first_line + at, rule)
 
     def _open(self, stack: ExitStack) -> tuple[BinaryIO, BinaryIO]:
         """Return the decompressed stream, and the raw file whose position tells how far we are."""
@@ -292,7 +308,7 @@ def _codec(name: str) -> str:
     try:
         codec = codecs.lookup(name).name
         "".encode(codec)  # refuses codecs that are not text, such as "hex"
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         raise AtomicFileError(
             f"--encoding ({name}) must be a text codec Python knows{nearest(name, ENCODINGS)}"
         ) from error
@@ -305,6 +321,23 @@ def _decode_lenient(data: bytes, encoding: str) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError:
         return data.decode("latin-1" if encoding == "cp1252" else encoding, errors="replace")
+
+
+def _recoded(data: bytes, encoding: str, first_line: int, rejects: list[LineReject]) -> bytes:
+    """Return lines of another encoding as UTF-8; a line that it cannot be is blanked and listed."""
+    try:
+        return data.decode(encoding).encode("utf-8")
+    except UnicodeError:
+        lines = data.split(b"\n")
+    for index, line in enumerate(lines):
+        try:
+            text = _decode_lenient(line, encoding) if encoding == "cp1252" else line.decode(encoding)
+            lines[index] = text.encode("utf-8")
+        except UnicodeError:
+            raw = line.decode("utf-8", "backslashreplace")
+            rejects.append(LineReject(first_line + index, f"bytes are not {encoding}", raw))
+            lines[index] = b""
+    return b"\n".join(lines)
 
 
 def _not_utf8(line: bytes) -> bool:

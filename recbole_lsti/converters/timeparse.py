@@ -28,7 +28,9 @@ PATTERNS = (
     "%d.%m.%Y %H:%M:%S",
     "%d.%m.%Y %H:%M",
     "%d.%m.%Y",
+    "%m-%d-%Y %H:%M:%S",
     "%d-%m-%Y %H:%M:%S",
+    "%m-%d-%Y",
     "%d-%m-%Y",
     "%d-%b-%Y",
     "%d %b %Y",
@@ -111,7 +113,7 @@ def guess_format(con: duckdb.DuckDBPyConnection, samples: list[str], column: str
     fits = [p for p in PATTERNS if _parsed(con, values, p) > 0.9 * len(values)]
     if not fits:
         raise AtomicFileError(f"{column} ({values[0]}) must be a known notation of time, or be told by --time-format")
-    swapped = fits[0].replace("%m/%d", "%d/%m")
+    swapped = fits[0].replace("%m/%d", "%d/%m").replace("%m-%d", "%d-%m")
     if swapped != fits[0] and swapped in fits and not fits[0].endswith("%p"):
         raise AtomicFileError(
             f"{column} ({values[0]}) must be told by --time-format: '{fits[0]}' (US) and '{swapped}' both fit"

@@ -41,9 +41,19 @@ def test_behaviors(convert_rows):
 
 
 def test_behavior_weights(convert_rows):
-    result = convert_rows(ROWS, "--behavior-weights", "view=1,buy=1234567.125")
+    result = convert_rows(ROWS, "--behavior-weights", "view=1,buy=1234567.125,cart=0")
     assert result.rows()[0][-1] == "weight:float"
-    assert result.column("weight") == ["1", "1", "1234567.125", "1", ""]
+    assert result.column("weight") == ["1", "1", "1234567.125", "1", "0"]
+    some = ("--behavior-weights", "view=1,buy=4", "--behaviors", "view,buy", "--overwrite")
+    assert convert_rows(ROWS, *some).column("weight") == ["1", "1", "4", "1"]
+
+
+def test_a_behavior_without_a_weight_is_refused(cli, log, nothing_left):
+    path = log(HEADER + "".join(f"a,x,1,100000000,{behavior}\n" for behavior in ("view", "buy", "cart", "")))
+    result = cli(path, "--behavior-weights", "view=1,buy=4")
+    assert result.code == 2
+    assert "--behavior-weights (none for cart, an empty behavior) must give every behavior a weight" in result.err
+    nothing_left()
 
 
 def test_an_unknown_behavior_names_the_flag(cli, log):
@@ -131,13 +141,19 @@ def test_fields_may_have_the_names_of_steps(cli, log):
     assert result.rows()[1] == ["a", "x", "100000000", "one", "two", "2", "a_0"]
 
 
-def test_items_follow_the_interactions_only_when_some_are_removed(cli, log):
+def test_items_follow_the_interactions_only_when_some_may_be_removed(cli, log):
     log("item_id,kind\nx,1\ny,2\nunseen,3\n", "items.csv")
     rows = log(HEADER + "a,x,5,100000000,v\nb,y,1,100000000,v\n")
     items = rows.parent / "items.csv"
     assert cli(rows, "--items", items).column("item_id", ".item") == ["x", "y", "unseen"]
     cleaned = cli(rows, "--items", items, "--rating-threshold", "3", name="cleaned")
     assert cleaned.column("item_id", ".item") == ["x"]
+
+
+def test_items_follow_a_step_that_finds_nothing_to_remove(cli, log):
+    items = log("item_id,kind\nx,1\nunseen,3\n", "items.csv")
+    result = cli(log(HEADER + "a,x,5,100000000,v\n"), "--items", items, "--k-core", "1", "--duplicates", "first")
+    assert result.column("item_id", ".item") == ["x"]
 
 
 def test_cleaning_that_leaves_nothing(cli, log, nothing_left):

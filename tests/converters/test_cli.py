@@ -83,6 +83,7 @@ def test_item_and_user_tables(cli, log):
     assert result.text(".item") == "item_id:token\ttitle:token_seq\tprice:float\nx\tA film\t3\n"
     assert result.text(".user") == "user_id:token\tage:float\na\t30\n"
     assert '"repeated_keys": 1' in result.text(".report.json")
+    assert "item: 2 rows read, 1 written\n  dropped 1: later rows of one item\nuser: 1 rows read" in result.out
 
 
 def test_item_features_can_be_chosen(cli, log):
@@ -136,6 +137,16 @@ def test_the_name_defaults_to_the_file(log, tmp_path, capsys):
         (["--split-layout", "rows"], "--split-layout must come with --split"),
         (["--split-max-len", "50"], "--split-max-len must come with --split"),
         (["--key-file", "secret"], "--key-file must come with --pseudonymize"),
+        (["--seed", "1"], "--seed must come with --sample-users"),
+        (["--split", "loo:0.5,0.25,0.25"], "--split (loo:0.5,0.25,0.25) must be loo alone; time and ratio take shares"),
+        (
+            ["--split", "loo", "--split-layout", "rows", "--split-max-len", "9"],
+            "--split-max-len must not be given with --split-layout rows",
+        ),
+        (
+            ["--rating-threshold", "1", "--normalize", "rating=minmax"],
+            "--normalize rating must not be given with --rating-threshold",
+        ),
         (["--items", "absent.csv"], "absent.csv must be a readable file"),
         (["--format", "parquet"], "must be a whole Parquet file"),
         (["--format", "xml"], "invalid choice: 'xml'"),
@@ -149,6 +160,40 @@ def test_mistakes_are_one_line_and_status_2(cli, log, nothing_left, flags, messa
     said = [line for line in result.err.splitlines() if "(recognised)" not in line and "(inferred)" not in line]
     assert len(said) == 1
     assert message in said[0]
+    nothing_left()
+
+
+@pytest.mark.parametrize("form", ["JSON", "Parquet"])
+@pytest.mark.parametrize("flags", [["--sep", ","], ["--no-header"], ["--quote", "none"], ["--encoding", "cp1252"]])
+def test_flags_of_a_layout_that_the_file_does_not_have(cli, log, nothing_left, form, flags):
+    path = log('{"user": "a", "item": "x"}\n', "log.json")
+    if form == "Parquet":
+        path = path.with_suffix(".parquet")
+        pa.parquet.write_table(pa.table({"user": ["a"], "item": ["x"]}), path)
+    result = cli(path, "--user", "user", "--item", "item", *flags)
+    if form == "JSON" and flags[0] == "--encoding":
+        assert result.code == 0
+        return
+    assert result.err == f"recbole-lsti convert: {flags[0]} must not be given with {path}, which is {form}\n"
+    assert result.code == 2
+    nothing_left()
+
+
+def test_the_layout_of_the_log_is_not_that_of_its_items(cli, log):
+    items = log('{"item": "x", "kind": "a"}\n', "items.json")
+    assert cli(log(ROWS), "--quote", "none", "--sep", ",", "--items", items).code == 0
+
+
+def test_a_file_that_is_given_twice(cli, log, tmp_path, nothing_left):
+    path = log(ROWS)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.csv").symlink_to(path)
+    for other in (path, tmp_path / "l*.csv", tmp_path / "folder" / ".." / "log.csv", tmp_path / "link.csv"):
+        result = cli(path, other)
+        assert result.code == 2
+        assert "(given twice" in result.err
+        assert "must be given once" in result.err
+    assert f"link.csv (given twice, first as {path}) must be given once" in result.err
     nothing_left()
 
 
@@ -187,6 +232,7 @@ def test_help_names_every_flag(capsys):
     flags = [flag for action in build_parser()._actions if action.help != SUPPRESS for flag in action.option_strings]
     assert len(flags) > 30
     assert [flag for flag in flags if flag not in said] == []
+    assert "column of the user; with --no-header, its number from 0" in " ".join(said.split())
 
 
 def test_it_starts_fast_and_imports_neither_torch_nor_recbole():

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
+import sys
+import tempfile
 
 import pytest
 
+from recbole_lsti.converters import cli as cli_module
+from recbole_lsti.converters import streams
 from recbole_lsti.converters.privacy import KEY_VARIABLE, pseudonym, read_key
 from recbole_lsti.errors import AtomicFileError
 
@@ -36,11 +41,20 @@ def test_every_table_gets_the_same_pseudonyms(cli, log, monkeypatch):
     result = cli(log(ROWS), "--users", users, "--pseudonymize", "--session-gap", "60")
     anna, boris = (pseudonym(KEY.encode(), name) for name in ("anna", "boris"))
     assert result.column("user_id") == [anna, anna, boris]
-    assert result.column("user_id", ".user") == [anna, boris]
+    assert sorted(result.column("user_id", ".user")) == sorted([anna, boris])
     everything = "".join(path.read_text() for path in result.folder.iterdir())
     assert "anna" not in everything
     assert "boris" not in everything
     assert KEY not in everything
+
+
+def test_the_place_of_a_user_does_not_tell_the_line(cli, log, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    names = [f"u{n}" for n in range(20)]
+    users = log("user_id,age\n" + "".join(f"{name},{at}\n" for at, name in enumerate(names)), "users.csv")
+    result = cli(log(ROWS), "--users", users, "--pseudonymize")
+    expected = sorted((pseudonym(KEY.encode(), name), str(at)) for at, name in enumerate(names))
+    assert result.rows(".user")[1:] == [list(row) for row in expected]
 
 
 def test_another_key_gives_other_tokens(cli, log, tmp_path):
@@ -62,6 +76,14 @@ def test_rejected_lines_are_withheld(cli, log, monkeypatch):
     assert "withheld" in result.text(".rejects.tsv")
 
 
+@pytest.mark.parametrize("flags", [("--drop-rare-users", "2"), ("--time-grain", "day")])
+@pytest.mark.parametrize("bad", ["zoe,,100000001", "zoe,x"])
+def test_rejected_lines_are_withheld_whatever_is_to_be_hidden(cli, log, flags, bad):
+    result = cli(log(ROWS + bad + "\n"), *flags, "--max-reject-share", "0.5")
+    assert result.rows(".rejects.tsv")[1][3] == "(withheld: the run protects users)"
+    assert "zoe" not in result.text(".rejects.tsv")
+
+
 def test_a_ragged_line_is_withheld_too(cli, log, monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     result = cli(log(ROWS + "zoe,x\n"), "--pseudonymize", "--max-reject-share", "0.5")
@@ -74,6 +96,40 @@ def test_a_missing_key(cli, log, monkeypatch, nothing_left):
     assert result.code == 2
     assert f"--pseudonymize must have a key: set {KEY_VARIABLE}, or give --key-file FILE" in result.err
     nothing_left()
+
+
+def test_a_copy_of_standard_input_lies_below_the_output_and_goes(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ROWS.encode())))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    seen = []
+
+    def spool(stream, folder):
+        seen.append(folder)
+        return streams.spool(stream, folder)
+
+    monkeypatch.setattr(cli_module, "spool", spool)
+    result = cli("-")
+    assert result.column("item_id") == ["x", "y", "x"]
+    assert seen[0].parent == tmp_path / "out"
+    assert seen[0].name.startswith(".standard-input-")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize("fault", ["the output", "the disk"])
+def test_a_copy_of_standard_input_that_cannot_be_is_one_line(cli, tmp_path, monkeypatch, fault):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ROWS.encode())))
+    if fault == "the output":
+        (tmp_path / "out").write_text("mine")
+    else:
+        monkeypatch.setattr(cli_module, "spool", full)
+    result = cli("-")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert f"--output ({tmp_path / 'out'}) must be a writable folder, for a copy of standard input: " in result.err
+    assert (tmp_path / "out").is_file() or not list((tmp_path / "out").iterdir())
 
 
 def test_keys_that_are_none(tmp_path, monkeypatch):
@@ -89,6 +145,18 @@ def test_rare_users_go_from_every_table(cli, log):
     result = cli(log(ROWS), "--users", users, "--drop-rare-users", "2")
     assert set(result.column("user_id")) == {"anna"}
     assert result.column("user_id", ".user") == ["anna"]
+
+
+@pytest.mark.parametrize("fewest", [1, 2])
+def test_users_without_rows_are_rare_too(cli, log, fewest):
+    users = log("user_id,age\nanna,30\nboris,40\nzoe,50\n", "users.csv")
+    rows = log(ROWS.replace("boris", "anna"))
+    result = cli(rows, "--users", users, "--drop-rare-users", fewest)
+    assert result.column("user_id", ".user") == ["anna"]
+
+
+def test_fewer_than_no_rows_is_refused(cli, log):
+    assert "--drop-rare-users (-1) must be 0 or more" in cli(log(ROWS), "--drop-rare-users", "-1").err
 
 
 def test_dropping_everyone_is_refused(cli, log, nothing_left):

@@ -275,6 +275,26 @@ def test_an_open_quote_costs_one_line_only(cli, log):
     assert result.rows(".rejects.tsv")[1][1:] == ["2", "quote is never closed", 'a,x,1,"open']
 
 
+@pytest.mark.parametrize("second", ['2,"def,6', '2,"def",6'])
+@pytest.mark.parametrize("chunk", [16, 1 << 20])
+def test_the_quotes_of_two_lines_make_no_pair(cli, log, monkeypatch, second, chunk):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", chunk)
+    text = f'user_id,item_id,rating\n1,"abc,5\n{second}\n3,ghi,7\n'
+    result = cli(log(text), "--max-reject-share", "1")
+    closed = second.count('"') == 2
+    assert result.rows()[1:] == [["2", "def", "6"], ["3", "ghi", "7"]][not closed :]
+    rejects = [row[1:] for row in result.rows(".rejects.tsv")[1:]]
+    assert rejects[0] == ["2", "quote is never closed", '1,"abc,5']
+    assert len(rejects) == 1 + (not closed)
+
+
+def test_a_header_cell_beyond_the_limit(cli, log, nothing_left):
+    result = cli(log(f'user_id,item_id,"{"x" * 140_000}"\na,x,1\n'))
+    assert result.code == 2
+    assert "log.csv, line 1 (field larger than field limit (131072)) must be a row of shorter fields" in result.err
+    nothing_left()
+
+
 def test_ragged_lines_are_rejected_with_their_text(cli, log):
     text = "user_id,item_id,timestamp\n" + "c,z,3\n" * 300 + "a,x\nb,y,2,more\nd,w,4"
     result = cli(log(text))

@@ -401,6 +401,54 @@ def test_a_file_that_is_there_twice_is_refused(cli, tmp_path, packed):
     assert len(cli(folder / packed.split("/")[0], "--source", "ml-1m").rows()) == 3
 
 
+def test_one_file_that_two_folders_lead_to_is_refused(cli, tmp_path):
+    folder = tmp_path / "all" / "train"
+    folder.mkdir(parents=True)
+    write_files(folder, {"behaviors.tsv": MIND})
+    result = cli(tmp_path / "all", folder, "--source", "mind")
+    assert "must find each file once" in result.err
+
+
+@pytest.mark.parametrize(
+    ("source", "whole", "core"),
+    [
+        ("amazon-2018", "All_Beauty.json", "All_Beauty_5.json"),
+        ("amazon-2018", "All_Beauty.json", "All_Beauty_5.json.gz"),
+        ("amazon-2014", "reviews_Beauty.json", "reviews_Beauty_5.json"),
+    ],
+)
+def test_a_5_core_beside_the_whole_is_refused(cli, tmp_path, source, whole, core):
+    row = b'{"overall":4.0,"reviewerID":"A1","asin":"B0","unixReviewTime":1529193600}\n'
+    (tmp_path / whole).write_bytes(row)
+    (tmp_path / core).write_bytes(gzip.compress(row) if core.endswith(".gz") else row)
+    for files in ([tmp_path], [tmp_path / whole, tmp_path / core]):
+        result = cli(*files, "--source", source)
+        assert result.code == 2
+        wanted = f"(finds {tmp_path / whole} and its 5-core {tmp_path / core}) must find one of them; name that"
+        assert wanted in result.err
+    assert len(cli(tmp_path / core, "--source", source).rows()) == 2
+
+
+def test_a_damaged_archive(cli, tmp_path, nothing_left):
+    path = tmp_path / "ml-1m.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ratings.dat", CASES["ml-1m"][0]["ratings.dat"])
+    path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PK\0\0"))
+    result = cli(path, "--source", "ml-1m")
+    assert result.code == 2
+    assert result.err.startswith(f"recbole-lsti convert: {path} must be a whole, readable file: Bad magic number")
+    assert len(result.err.splitlines()) == 1
+    nothing_left()
+
+
+def test_a_history_is_kept_once_where_two_files_have_it_in_the_same_line(cli, tmp_path):
+    for part, click in (("train", "N3-1"), ("dev", "N4-1")):
+        (tmp_path / part).mkdir()
+        write_files(tmp_path / part, {"behaviors.tsv": f"1\tU1\t11/11/2019 9:05:58 AM\tN1 N2\t{click}\n"})
+    result = cli(tmp_path / "train", tmp_path / "dev", "--source", "mind")
+    assert result.column("item_id") == ["N1", "N2", "N3", "N4"]
+
+
 def test_parts_of_one_name_may_be_given_one_by_one(cli, tmp_path):
     for part in ("train", "dev"):
         (tmp_path / part).mkdir()

@@ -60,13 +60,35 @@ def test_ratio_cuts_each_user(cli, log):
 
 
 def test_leakage_is_reported(cli, log):
-    report = json.loads(cli(log(ROWS), "--split", "loo").text(".report.json"))["split"]
-    assert report["train rows"] == 4
+    result = cli(log(ROWS), "--split", "loo")
+    report = json.loads(result.text(".report.json"))["split"]
+    assert {part: report[f"{part} rows"] for part in parts(result)} == {p: len(r) for p, r in parts(result).items()}
+    assert report["train rows"] == 2
     assert report["share of test rows before the last training row"] == 1.0  # b's last event comes later
     assert report["share of test rows that repeat a training row"] == 1.0
     assert report["share of valid rows of items unseen in training"] == 1.0
     timed = json.loads(cli(log(ROWS), "--split", "time:0.5,0.25,0.25", name="timed").text(".report.json"))["split"]
     assert timed["share of valid rows before the last training row"] == 0.0
+
+
+def test_what_leaks_is_measured_on_the_rows_written(cli, log):
+    events = ["a,p,0", "a,q,1", "b,r,2", "c,s,3", "b,r,4", "c,s,5", "a,p,6"]
+    rows = log("user_id,item_id,timestamp\n" + "\n".join(events))
+    flags = ("--split", "time:0.4,0.4,0.2")
+
+    def measured(*more, name="made"):
+        return json.loads(cli(rows, *flags, *more, name=name).text(".report.json"))["split"]
+
+    # b has one row in training, which stands in no list of its file: neither b nor r was seen
+    lists = measured()
+    assert [lists[f"{part} rows"] for part in ("train", "valid", "test")] == [1, 2, 1]
+    assert lists["share of valid rows of users unseen in training"] == 1.0
+    assert lists["share of valid rows of items unseen in training"] == 1.0
+    assert lists["share of valid rows that repeat a training row"] == 0.0
+    assert lists["share of test rows that repeat a training row"] == 1.0  # p is in a list of a
+    plain = measured("--split-layout", "rows", name="plain")
+    assert [plain[f"{part} rows"] for part in ("train", "valid", "test")] == [3, 3, 1]
+    assert plain["share of valid rows that repeat a training row"] == 0.333333
 
 
 @pytest.mark.parametrize(

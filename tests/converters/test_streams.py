@@ -68,7 +68,64 @@ def test_an_encoding_is_obeyed(log, encoding):
     assert lines_of(log("日本\n語\n".encode(encoding)), encoding=encoding) == "日本\n語\n"
 
 
-@pytest.mark.parametrize("name", ["latin1x", "hex", "no such"])
+def test_an_encoding_of_seven_bits_is_obeyed(cli, log):
+    data = "user,item\n日本,x\n".encode("iso2022_jp")
+    assert data.isascii()
+    assert cli(log(data), "--encoding", "iso2022_jp").column("user_id") == ["日本"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "shift_jis"])
+def test_lines_that_are_not_of_the_encoding_asked_for_are_rejected(cli, log, encoding):
+    data = "user,item\n" + "a,x\n" * 3 + "Zoë,x\nZoé,x\n"
+    result = cli(log(data.encode("cp1252")), "--encoding", encoding, "--max-reject-share", "1")
+    assert result.column("user_id") == ["a"] * 3
+    reason = f"bytes are not {encoding}"
+    assert [row[1:] for row in result.rows(".rejects.tsv")[1:]] == [
+        ["5", reason, r"Zo\\xeb,x"],
+        ["6", reason, r"Zo\\xe9,x"],
+    ]
+
+
+def test_ids_of_a_broken_utf_16_stay_apart(log):
+    data = "\ufeffa\nZo".encode("utf-16-le") + b"\x00\xd8" + "\nZo".encode("utf-16-le") + b"\x01\xd8\n\0"
+    first, second = lines_of(log(data)).split("\n")[1:3]
+    assert first != second
+
+
+def test_a_header_that_is_no_text_does_not_make_a_header_of_the_first_row(cli, log, nothing_left):
+    result = cli(log("user,item,prénom\na,x,y\n".encode("cp1252")), "--encoding", "ascii")
+    assert result.code == 2
+    assert result.err.endswith("log.csv, line 1 (bytes are not ascii) must name the columns\n")
+    nothing_left()
+
+
+def test_utf_8_behind_a_byte_of_windows_1252_is_not_mangled(cli, log, monkeypatch, nothing_left):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 32)
+    path = log(b"user,item\nJos\xe9,x\n" + b"a,x\n" * 20 + "Zoë,x\n".encode())
+    result = cli(path)
+    assert result.code == 2
+    rule = "text (UTF-8, behind bytes that are not) must be in one encoding; --encoding tells which"
+    assert result.err.endswith(f"log.csv, line 23: {rule}\n")
+    nothing_left()
+    told = cli(path, "--encoding", "utf-8", "--max-reject-share", "0.1")
+    assert set(told.column("user_id")) == {"a", "Zoë"}
+
+
+def test_utf_8_behind_a_byte_of_windows_1252_in_a_json_array(cli, log, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 64)
+    rows = [b'{"user": "Jos\xe9", "item": "x"}', *[b'{"user": "a", "item": "x"}'] * 9]
+    rows.append('{"user": "Zoë", "item": "x"}'.encode())
+    result = cli(log(b"[" + b",\n".join(rows) + b"]", "log.json"))
+    assert "log.json, line 11: text (UTF-8, behind bytes that are not) must be in one encoding" in result.err
+
+
+def test_capitals_that_look_like_utf_8_do_not_stop_windows_1252(log, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 32)
+    text = "été\n" + "a\n" * 40 + "JOSÉ’S,été,où\n"  # É’ is a character of UTF-8 too
+    assert lines_of(log(text.encode("cp1252"))) == text
+
+
+@pytest.mark.parametrize("name", ["latin1x", "hex", "no such", "undefined"])
 def test_an_unknown_encoding(log, name):
     with pytest.raises(AtomicFileError, match=r"--encoding \(.*\) must be a text codec"):
         InputFile(log("x\n"), encoding=name)

@@ -74,6 +74,15 @@ def test_rows_that_settle_day_or_month(cli, log):
         guess_format(duckdb.connect(), ["01/02/2020", "03/04/2020"], "time")
 
 
+def test_day_and_month_between_dashes_are_asked_about_too(cli, log):
+    week = ["03-02-2020", "03-05-2020", "03-08-2020"]
+    with pytest.raises(AtomicFileError, match=r"'%m-%d-%Y' \(US\) and '%d-%m-%Y' both fit"):
+        guess_format(duckdb.connect(), week, "time")
+    assert written(cli, log, "01-02-2020", "13-02-2020") == ["1580515200", "1581552000"]
+    us = written(cli, log, "01-02-2020 10:00:00", "01-13-2020 10:00:00", flags=["--overwrite"])
+    assert us == [str(SECOND), str(SECOND + 11 * 86400)]
+
+
 def test_a_format_that_is_told(cli, log):
     assert written(cli, log, "02|01|2020", flags=["--time-format", "%d|%m|%Y"]) == ["1577923200"]
     assert written(cli, log, "5", flags=["--time-format", "ms", "--overwrite"]) == ["0.005"]

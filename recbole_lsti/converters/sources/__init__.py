@@ -114,7 +114,8 @@ def locate(tables: Sequence[Table], paths: Sequence[Path], who: str, needed: str
         who (str): the source's name, for the message.
         needed (str): the kind of table there must be.
     Raises:
-        AtomicFileError: if there is no file for that kind, with the names looked for; or a file is there twice.
+        AtomicFileError: if there is no file for that kind, with the names looked for; or a file is there twice, or
+            beside its 5-core.
     """
     candidates = [(*file, path) for path in paths for file in _candidates(path)]
     found: dict[str, Table] = {}
@@ -122,6 +123,7 @@ def locate(tables: Sequence[Table], paths: Sequence[Path], who: str, needed: str
         files = [file for file in candidates if _matches(file[0], table.patterns)]
         if files and table.kind not in found:
             _refuse_twice(files, who)
+            _refuse_subset(files, who)
             found[table.kind] = replace(table, files=tuple(path for _, path, _ in files))
     if needed not in found:
         wanted = [name for table in tables if table.kind == needed for name in names_of(table)]
@@ -136,25 +138,41 @@ def _candidates(path: Path) -> list[tuple[str, Path]]:
         return [pair for file in sorted(path.rglob("*")) if file.is_file() for pair in _candidates(file)]
     offers = [(path.name, path)]
     if path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            offers += [(Path(member).name, Path(f"{path}:{member}")) for member in members(archive)]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                offers += [(Path(member).name, Path(f"{path}:{member}")) for member in members(archive)]
+        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            raise AtomicFileError(f"{path} must be a whole, readable file: {error}") from error
     return offers
 
 
 def _refuse_twice(files: Sequence[tuple[str, Path, Path]], who: str) -> None:
     """Refuse a file that lies in two places: an archive beside what was unpacked from it would double every row.
 
-    Files of one name from two files, two archives or two folders that were given, such as the parts of MIND, are meant.
+    Files of one name from two files, two archives or two folders that were given, such as the parts of MIND, are meant,
+    but not one file that two of these lead to.
     """
     places: dict[str, tuple[str, Path, Path]] = {}
+    real: set[Path] = set()
     for file in files:
         first = places.setdefault(_unpacked(file[0]).lower(), file)
         alike = file[0] == first[0] and (file[2].is_dir(), file[2].suffix) == (first[2].is_dir(), first[2].suffix)
-        if file is not first and not (alike and file[2] != first[2]):
+        meant = alike and file[2] != first[2] and file[1].resolve() not in real
+        real.add(file[1].resolve())
+        if file is not first and not meant:
             raise AtomicFileError(
                 f"{who} (finds {first[1]} and {file[1]}) must find each file once; name one of them, or each if both "
                 "are meant"
             )
+
+
+def _refuse_subset(files: Sequence[tuple[str, Path, Path]], who: str) -> None:
+    """Refuse a file beside its 5-core (``_5``, as Amazon's has it), whose rows are among the file's own."""
+    stems = {Path(_unpacked(name)).stem.lower(): path for name, path, _ in files}
+    for stem, path in stems.items():
+        whole = stems.get(stem.removesuffix("_5"), path)
+        if whole != path:
+            raise AtomicFileError(f"{who} (finds {whole} and its 5-core {path}) must find one of them; name that")
 
 
 def _unpacked(name: str) -> str:

@@ -19,7 +19,7 @@ EVENTS = (
     "[{{'news': v, 'how': 'history'}} for v in string_split(\"history\", ' ') if v <> ''], "
     "[{{'news': v[:-3], 'how': 'click'}} for v in string_split(\"shown\", ' ') if v LIKE '%-1'])) AS event FROM {raw}"
 )
-FIRST = "(SELECT user_id, arg_min(_line, (_ts, rowid)) FROM {table} GROUP BY 1)"
+FIRST = "(SELECT user_id, arg_min(_file, (_ts, rowid)), arg_min(_line, (_ts, rowid)) FROM {table} GROUP BY 1)"
 
 CLICKS = Table(
     "inter",
@@ -34,7 +34,7 @@ CLICKS = Table(
     format=FORMAT,
     relation=EVENTS,
     columns=("history", "shown"),
-    after=(f"DELETE FROM {{table}} WHERE behavior = 'history' AND (user_id, _line) NOT IN {FIRST}",),
+    after=(f"DELETE FROM {{table}} WHERE behavior = 'history' AND (user_id, _file, _line) NOT IN {FIRST}",),
 )
 NEWS_COLUMNS = ("news", "category", "sub_category", "title", "abstract", "url", "title_entities", "abstract_entities")
 NEWS = Table(

@@ -36,9 +36,10 @@ MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, Impor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 1 (doctor or check-data found a fault), 2 (a mistake, in one line).
+    """Run a command; return its exit status: 0; 1, what it found is bad news; 2, a mistake, told in one line.
 
-    130 after Ctrl-C, 141 where the reader of the output has left, as `| head` does.
+    1: doctor or check-data found a fault, a cell of a benchmark failed or a figure is missed, a search for settings has
+    come to no score for a model. 130 after Ctrl-C, 141 where the reader of the output has left, as `| head` does.
     """
     try:
         status = _command(list(sys.argv[1:] if argv is None else argv))
@@ -68,8 +69,8 @@ def _command(arguments: list[str]) -> int:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"recbole-lsti: {' '.join(str(text).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("recbole-lsti: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"recbole-lsti: interrupted{f'; {error}' if str(error) else ''}", file=sys.stderr)
         return 130
 
 
@@ -269,6 +270,8 @@ def format_result(result: dict[str, Any]) -> str:
 
 def recommend(known: argparse.Namespace) -> int:
     """Print the long-term, short-term and fused lists of each user side by side."""
+    if not known.users and not known.history:
+        raise ValueError("--users or --history must be given")
     from recbole_lsti.recommendation import recommend_from
     from recbole_lsti.runner import load
 

@@ -247,7 +247,9 @@ def _read_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     try:
         content = loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as error:
-        raise ValueError(f"config file ({path}) must be YAML: {' '.join(str(error).split())}") from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ValueError(f"config file ({path}{where}) must be YAML: {' '.join(problem.split())}") from None
     if not isinstance(content, dict | None):
         raise ValueError(f"config file ({path}) must hold `key: value` lines, not a {type(content).__name__}")
     return content or {}

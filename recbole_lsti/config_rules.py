@@ -348,5 +348,5 @@ def _check_folder(data_path: str, dataset: str) -> None:
     there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
     raise FileNotFoundError(
         f"dataset ({dataset}) must be a folder in data_path ({Path(data_path).resolve()}) that holds {dataset}.inter; "
-        f"there: {', '.join(there) or 'nothing'}{nearest(dataset, there)}; ml-100k needs none"
+        f"there: {', '.join(there) or 'nothing'}{nearest(Path(dataset).stem, there)}; ml-100k needs none"
     )

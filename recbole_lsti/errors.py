@@ -7,7 +7,7 @@ import difflib
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class AtomicFileError(ValueError):
@@ -68,8 +68,27 @@ def lacking(work: str, package: str, extra: str) -> str:
     return f"{work} needs {package}, from the extra {extra}: in the clone, pip install -e '.[{extra}]'"
 
 
+class _Once(argparse.Action):
+    """Stores a value, and refuses another one for the same flag."""
+
+    _given: tuple[Any, Any] = (None, None)  # into which namespace, and what
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Store the value."""
+        into, before = self._given
+        if into is namespace and before != values:
+            raise argparse.ArgumentError(self, f"must be given once, not as {before} and {values}")
+        self._given = (namespace, values)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line."""
+    """An argument parser that says what is wrong in one line, a flag given twice included."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in (None, "store"):
+            self.register("action", name, _Once)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 after one line."""

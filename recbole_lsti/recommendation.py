@@ -33,7 +33,7 @@ class Recommendations(NamedTuple):
 
 
 def recommend(
-    checkpoint_file: str | Path | Loaded,
+    checkpoint_file: str | Path | tuple[Any, ...],
     users: Iterable[str] | None = None,
     histories: Iterable[Sequence[str]] | None = None,
     k: int = 10,
@@ -62,7 +62,7 @@ def recommend(
         TypeError: users, histories or times of another type.
         FileNotFoundError: no such checkpoint.
     """
-    loaded = checkpoint_file if isinstance(checkpoint_file, Loaded) else load(checkpoint_file)
+    loaded = Loaded(*checkpoint_file) if isinstance(checkpoint_file, tuple) else load(checkpoint_file)
     found = recommend_from(loaded, users, histories, k, times, unseen)
     found.table.attrs.update(gate=found.gate, skipped=found.skipped)
     return found.table

@@ -101,9 +101,11 @@ def run(
             result = train_and_test(config, run_dir, saved, tested, callback_fn).result
             if run_dir is not None:
                 (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except BaseException:
+    except BaseException as error:
         if run_dir is not None and not (run_dir / "learning_curve.csv").exists():  # not one epoch was trained
             shutil.rmtree(run_dir)
+        elif run_dir is not None and isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"what was trained is in {run_dir}") from None
         raise
     if not config["single_spec"]:
         torch.distributed.destroy_process_group()

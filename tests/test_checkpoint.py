@@ -77,6 +77,14 @@ def test_a_checkpoint_stays_where_the_callback_ends_the_run(tiny, workplace, sma
     assert {"checkpoint.pth", "learning_curve.csv", "run.log"} <= {path.name for path in folder.iterdir()}
 
 
+def test_who_interrupts_a_training_is_told_where_it_is(tiny, workplace, small):
+    def interrupt(epoch: int, score: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"what was trained is in saved.LSTI-tiny-"):
+        recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)}, callback_fn=interrupt)
+
+
 def test_a_resumed_training_without_an_epoch_left_keeps_its_checkpoint(tiny, workplace, small):
     settings = {**small, "data_path": str(tiny), "epochs": 1, "eval_step": 1}
     first, _ = make_trainer(settings)

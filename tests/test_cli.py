@@ -197,3 +197,17 @@ def test_convert_names_the_extra_it_needs(monkeypatch, capsys):
     assert main(["convert", "x.csv"]) == 2
     told = "convert needs duckdb, from the extra convert: in the clone, pip install -e '.[convert]'"
     assert capsys.readouterr().err == f"recbole-lsti: {told}\n"
+
+
+def test_a_flag_that_is_given_twice_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config_files", "a.yaml", "--config_files", "b.yaml"])
+    assert ended.value.code == 2
+    assert "argument --config_files: must be given once, not as a.yaml and b.yaml" in capsys.readouterr().err
+    parse = build_parser().parse_known_args  # another call is not another time
+    assert [parse(["train", "-d", name])[0].dataset for name in ("a", "b")] == ["a", "b"]
+
+
+def test_recommend_asks_for_somebody(capsys):
+    assert main(["recommend", "checkpoint.pth"]) == 2
+    assert "--users or --history must be given" in capsys.readouterr().err

@@ -231,7 +231,10 @@ def test_config_files(tmp_path):
     assert LSTIConfig("LSTI", "ml-100k", [str(first)], {"hidden_size": 32})["hidden_size"] == 32
     with pytest.raises(FileNotFoundError, match=r"config file \(.*none.yaml\) must exist"):
         LSTIConfig("LSTI", "ml-100k", [str(tmp_path / "none.yaml")])
-    for text, message in (("a: [", "must be YAML"), ("- 1\n", "must hold `key: value` lines, not a list")):
+    for text, message in (
+        ("b: 1\na: [", r"line 2\) must be YAML: expected"),
+        ("- 1\n", "must hold `key: value` lines, not a list"),
+    ):
         first.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             LSTIConfig("LSTI", "ml-100k", [str(first)])

@@ -76,7 +76,9 @@ def test_items_before_the_window_are_left_out_too(tiny, small, tmp_path):
 def test_a_history_gets_what_a_user_with_that_history_gets(trained):
     by_user = recbole_lsti.recommend(trained, users=["u3"], k=5)
     by_history = recbole_lsti.recommend(trained, histories=[history_of("u3")], k=5)
-    assert recbole_lsti.recommend(recbole_lsti.load(trained), users=["u3"], k=5).equals(by_user)
+    loaded = recbole_lsti.load(trained)
+    assert recbole_lsti.recommend(loaded, users=["u3"], k=5).equals(by_user)
+    assert recbole_lsti.recommend((*loaded,), users=["u3"], k=5).equals(by_user)
     assert by_history.drop(columns="user").equals(by_user.drop(columns="user"))
     assert set(by_history["user"]) == {0}
     both = recbole_lsti.recommend(trained, users=["u1", "u2"], histories=[["i1"], ["i2", "i3"]], k=2)

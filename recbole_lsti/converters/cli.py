@@ -399,4 +399,7 @@ def _print_summary(report: dict, plan: Plan) -> None:
         print(f"  removed {count:,}: {step}")
     for name, value in (report["split"] or {}).items():
         print(f"  split: {name}: {value}")
-    print(f"wrote {plan.output / plan.name}; use it with --config_files {plan.output / plan.name / plan.name}.yaml")
+    use = f"use it with --config_files {plan.output / plan.name / plan.name}.yaml"
+    if plan.tables[0].time is None:
+        use = "without times, it is not for models of sequences, which read events in the order of time"
+    print(f"wrote {plan.output / plan.name}; {use}")

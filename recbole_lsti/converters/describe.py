@@ -74,9 +74,10 @@ def describe_inter(paths: tuple[Path, ...], fmt: Format, wishes: Wishes) -> tupl
     _refuse_idle(fmt, reader)
     notes: list[str] = []
     roles = _roles(reader, fmt, wishes, notes)
-    for role in ("user", "item"):
-        if role not in roles:
-            raise AtomicFileError(f"--{role} must name one of the columns {', '.join(reader.columns)}")
+    if missing := [f"--{role}" for role in ("user", "item") if role not in roles]:
+        if "time" not in roles:
+            missing.append("--time, if there is one,")
+        raise AtomicFileError(f"{' and '.join(missing)} must name one of the columns {', '.join(reader.columns)}")
     fields = [Field("user_id", "token", roles["user"][0], required=True)]
     fields.append(Field("item_id", "token", roles["item"][0], required=True))
     if "rating" in roles:

@@ -105,7 +105,7 @@ def guess_format(con: duckdb.DuckDBPyConnection, samples: list[str], column: str
     """
     values = [value.strip() for value in samples if value.strip()]
     if not values:
-        raise AtomicFileError(f"{column} (empty in the first rows) must hold times")
+        raise AtomicFileError(f"{column} ({'empty in the first' if samples else 'there are no'} rows) must hold times")
     if _share(values, NUMBER) > 0.5:
         return _guess_number([float(value) for value in values if NUMBER.fullmatch(value)])
     if _share(values, ISO) > 0.5:

@@ -13,7 +13,7 @@ import pandas as pd
 from recbole_lsti.data.lines import line_of_row, scan_lines
 from recbole_lsti.data.profile import QUANTILES, Damage, float32_damage, profile
 from recbole_lsti.data.reader import read_header, read_table
-from recbole_lsti.errors import AtomicFileError
+from recbole_lsti.errors import AtomicFileError, nearest
 
 SHOWN = 5  # lines named for one kind of mistake
 YEAR_2100 = 4_102_444_800  # Unix seconds
@@ -65,7 +65,9 @@ def find_folder(dataset: str, data_path: str | Path) -> Path:
     if dataset == "ml-100k" and package is not None and package.submodule_search_locations:
         folder = Path(package.submodule_search_locations[0]) / "dataset_example" / dataset
     if not folder.is_dir():
-        raise FileNotFoundError(f"dataset ({dataset}) must be a folder in data_path ({data_path})")
+        there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
+        hint = nearest(Path(dataset).stem, there)
+        raise FileNotFoundError(f"dataset ({dataset}) must be the name of a folder in data_path ({data_path}){hint}")
     return folder
 
 

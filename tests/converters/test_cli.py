@@ -113,7 +113,7 @@ def test_the_name_defaults_to_the_file(log, tmp_path, capsys):
         (["--time", "date,clock"], "column clock must be one of"),
         (["--time", "date,date"], "--time (date,date) must name each column once"),
         (["--feature", "rating:token"] * 2, "log.csv must be given once"),
-        (["--no-header"], "--user must name one of the columns 0, 1, 2, 3"),
+        (["--no-header"], "--user and --item and --time, if there is one, must name one of the columns 0, 1, 2, 3"),
         (["--encoding", "utf8x"], "--encoding (utf8x) must be a text codec"),
         (["--timezone", "Europe/Pari"], "did you mean Europe/Paris?"),
         (["--max-reject-share", "2"], "--max-reject-share (2.0) must be between 0 and 1"),
@@ -208,7 +208,10 @@ def test_no_file_and_no_match(cli, tmp_path):
 
 
 def test_a_table_without_users(cli, log):
-    assert "--user must name one of the columns alpha, beta" in cli(log("alpha,beta\n1,2\n")).err
+    assert (
+        "--user and --item and --time, if there is one, must name one of the columns alpha, beta"
+        in cli(log("alpha,beta\n1,2\n")).err
+    )
     items = log("alpha,beta\n1,2\n", "items.csv")
     assert "--item must name the key of" in cli(log(ROWS), "--items", items).err
 

@@ -45,9 +45,13 @@ def run_module(
         module: a module of this package that calls `end_with_stdin`.
         folder: its folder, which exists.
         flags: further flags.
-        memory_gib: end the process when it, with its children, holds more.
+        memory_gib: end the process when it, with its children, holds more GiB (2^30 bytes).
         threads: of OpenMP and MKL; None: as the environment says.
         stopped: asked now and then; when it answers True the process is ended.
+    Returns:
+        Ended: how it ended.
+    Raises:
+        OSError: output.log cannot be written, or the process cannot be started.
     """
     # the process runs the code that asks for it, wherever that lies
     path = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]

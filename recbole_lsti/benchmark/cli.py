@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="results folder (default: saved/benchmark-<plan>)")
     parser.add_argument("--resume", action="store_true", help="go on with the results in --output")
     parser.add_argument("--dry-run", action="store_true", help="show every config and its cost, and run nothing")
-    parser.add_argument("--jobs", type=int, help="cells at a time (default: 1)")
+    parser.add_argument("--jobs", type=int, help="cells at a time on this machine (default: 1)")
     parser.add_argument("--executor", default="local", help="local or dask (default: local)")
     parser.add_argument("--scheduler", help="address of a Dask scheduler (default: a cluster on this machine)")
     parser.add_argument("--retries", type=int, help="further tries of a killed cell (default: local 0, dask 2)")
@@ -50,7 +50,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(known: argparse.Namespace) -> int:
-    """Run a plan, write the tables and the picture, hold the results against what is expected."""
+    """Run a plan, write the tables and the picture, hold the results against what is expected.
+
+    Returns:
+        int: 0, or 1 if a cell failed or a figure that was expected is missed.
+    """
     for package in ("statsmodels", "matplotlib"):
         require("benchmark", package, "benchmark")
     from recbole_lsti.benchmark.expect import read_expected, regressions
@@ -135,7 +139,7 @@ def _plan(known: argparse.Namespace) -> Plan:
 
 
 def find_plan(name: str) -> Path:
-    """Return the file of a plan: a path, or a name in properties/benchmark.
+    """Return the file of a plan: a path, or a name in properties/benchmark; a path to nothing is never such a name.
 
     Raises:
         FileNotFoundError: there is none; names the nearest.
@@ -144,7 +148,8 @@ def find_plan(name: str) -> Path:
     from recbole_lsti.errors import nearest
 
     ours = properties_folder() / "benchmark"
-    for path in (Path(name), ours / f"{name}.yaml", ours / Path(name).name):
+    shipped = (ours / f"{name}.yaml", ours / name) if Path(name).name == name else ()
+    for path in (Path(name), *shipped):
         if path.is_file():
             return path
     names = sorted(path.stem for path in ours.glob("*.yaml"))

@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", metavar="NAMES", help="such as ndcg@10,recall@10 (default: all)")
     parser.add_argument("--dataset", "-d", help="this data set of a folder, or the one that lists are judged on")
     parser.add_argument("--split", choices=("loo", "time", "ratio"), help="this split of a folder")
-    parser.add_argument("--config_files", help="YAML files, separated by blanks: split and metrics to judge lists by")
+    parser.add_argument("--config_files", help="YAML files, separated by blanks: what lists alone are judged by")
     parser.add_argument("--alpha", type=float, default=0.05, help="level of the tests (default: 0.05)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")

@@ -13,6 +13,7 @@ from typing import Any
 from recbole_lsti._version import __version__
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "dask", "distributed")
+HERE, WORKERS = "the machine that asks", "the workers of a scheduler"  # where seconds are measured
 
 
 def environment() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_lsti.benchmark import results
-from recbole_lsti.benchmark.environment import environment
+from recbole_lsti.benchmark.environment import HERE, WORKERS, environment
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import View
@@ -25,7 +25,7 @@ class Options(NamedTuple):
     """How a plan is run; nothing here changes its results.
 
     Attributes:
-        jobs: cells at a time.
+        jobs: cells at a time on this machine; with a scheduler, its workers decide.
         executor: local or dask.
         scheduler: address of a Dask scheduler; None: a local cluster.
         retries: further tries of a cell whose process was killed.
@@ -39,7 +39,7 @@ class Options(NamedTuple):
     @property
     def threads(self) -> int | None:
         """Threads of each cell, where several share this machine; None: as the environment says."""
-        return threads_of(self.jobs)
+        return threads_of(self.jobs) if self.scheduler is None else None
 
 
 def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -> list[dict[str, Any]]:
@@ -169,14 +169,20 @@ def run_here(
 
 
 def write_environment(folder: Path, options: Options, notes: Sequence[str]) -> None:
-    """Write environment.json: versions, processor, threads, commit, notes, and those of earlier runs of the folder."""
+    """Write environment.json: versions, processor, threads, commit, notes, and those of earlier runs of the folder.
+
+    With a scheduler they are of the machine that asks, and `measured_on` says that the seconds are not; jobs and
+    threads are None, for they are the workers' own.
+    """
     path = folder / "environment.json"
     earlier: list[Any] = []
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         earlier = [*before.pop("earlier", []), before]
-    here = {**environment(), "executor": options.executor, "jobs": options.jobs}
+    here = {**environment(), "executor": options.executor, "measured_on": HERE, "jobs": options.jobs}
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP takes a number a level: 4,2
     here["threads"] = options.threads or (int(wanted) if wanted.isdigit() else os.cpu_count())
+    if options.scheduler is not None:
+        here |= {"measured_on": WORKERS, "jobs": None, "threads": None}
     here["notes"] = list(notes)
     results.write_whole(path, results.to_json({**here, "earlier": earlier}, indent=2) + "\n")

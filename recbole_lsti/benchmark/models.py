@@ -64,6 +64,9 @@ def needs(model: str, dataset: str, given: Mapping[str, Any]) -> Needs:
         given: the settings so far; what they say of load_col, selected_features or item_attribute stands.
     Returns:
         Needs: settings, or why the model cannot run.
+    Raises:
+        ValueError: there is no such sequential model; names the nearest.
+        FileNotFoundError: there is no such data set.
     """
     model_class = sequential_model(model)
     folder = find_folder(dataset, given.get("data_path", "dataset"))

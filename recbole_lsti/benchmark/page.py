@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from recbole_lsti.benchmark.environment import HERE, WORKERS
 from recbole_lsti.benchmark.plan import Plan
 from recbole_lsti.benchmark.results import write_whole
 from recbole_lsti.benchmark.tables import RANKINGS, main_metric
@@ -103,18 +104,16 @@ def _place(folder: Path) -> list[str]:
     """Machine, versions, what has changed since the first run of the folder, and the command."""
     here = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items() if version)
-    threads = f"{here['threads']} thread{'s' * (here['threads'] != 1)} each"
-    machine = f"{here['cpu']}, {here['cores']} cores, {here['jobs']} at a time with {threads}"
+    machine, how = _machine(here)
     commit = here["commit"] or "unknown"
     earlier = here["earlier"]
     begun = f"begun {earlier[0]['started']}, gone on with {here['started']}" if earlier else f"begun {here['started']}"
     notes = dict.fromkeys(note for run in (*earlier, here) for note in run.get("notes", []))
     unlike = []
-    for key in ("cpu", "cores", "gpu", "jobs", "threads", "commit"):
-        values = dict.fromkeys(str(run.get(key)) for run in (*earlier, here))
+    for key in ("measured_on", "cpu", "cores", "gpu", "jobs", "threads", "commit"):
+        values = dict.fromkeys(str({"measured_on": HERE, **run}.get(key)) for run in (*earlier, here))
         if len(values) > 1:
             unlike.append(f"{key} {', '.join(values)}")
-    how = f"--jobs {here['jobs']}" + ("" if here["executor"] == "local" else f" --executor {here['executor']}")
     return [
         "## Where and how\n",
         f"{machine}; GPU: {here['gpu'] or 'none'}. {versions}; commit {commit}; {begun}.\n",
@@ -122,6 +121,16 @@ def _place(folder: Path) -> list[str]:
         *([f"Gone on with although {'; '.join(notes)}.\n"] if notes else []),
         f"```\nrecbole-lsti benchmark plan.yaml {how} --output board --expect expect.yaml\n```\n",
     ]
+
+
+def _machine(here: Mapping[str, Any]) -> tuple[str, str]:
+    """What the seconds are of, and the flags that ask for it again."""
+    machine = f"{here['cpu']}, {here['cores']} cores"
+    executor = "" if here["executor"] == "local" else f" --executor {here['executor']}"
+    if here.get("measured_on", HERE) == WORKERS:
+        return f"Measured on {WORKERS}; {HERE}: {machine}", f"{executor.strip()} --scheduler ADDRESS"
+    threads = f"{here['threads']} thread{'s' * (here['threads'] != 1)} each"
+    return f"{machine}, {here['jobs']} at a time with {threads}", f"--jobs {here['jobs']}{executor}"
 
 
 def _settings(plan: Plan, folder: Path) -> list[str]:

@@ -42,6 +42,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 # an LSTM has 8 H^2 weights, attention 4 H^2, the feed-forward layers behind either 2 H times inner_size: so many H more
 # or less of inner_size make two of a kind as large as one of each
 TWIN_WIDTHS = {"long": -1, "short": 1}
+TWINS = [name for name, settings in CONTROLS.items() if "twin" in settings]
 ALIASES = {"Pop": "Popularity"}  # RecBole's name of the same ranking
 
 
@@ -172,7 +173,8 @@ class Plan:
         """Return the cells, those of one seed after those of another, so that a board is whole early.
 
         Raises:
-            ValueError: two cells with one name; settings that no model or the model they are meant for does not know.
+            ValueError: two cells with one name; settings that no model or the model they are meant for does not know;
+                a search for what a control's width is computed from.
             TypeError, FileNotFoundError: settings of the wrong type; a missing data set.
         """
         first: dict[tuple[str, str, str], Cell] = {}
@@ -257,6 +259,18 @@ class Plan:
             from recbole_lsti.benchmark.tuning import check_space
 
             check_space(self.space, {variant.model for variant in self.variants}, self.settings, self.model_settings)
+            for control in self.controls:
+                self._check_twin(control)
+
+    def _check_twin(self, control: Variant) -> None:
+        """Refuse to search the widths of two branches of one kind: theirs are computed once, before any search."""
+        searched = self.searched(control) if "twin" in control.settings else {}
+        for key in ("hidden_size", "inner_size"):
+            if key in searched:
+                raise ValueError(
+                    f"space: {key} must not be searched beside the control {control.name}, whose inner_size follows "
+                    f"from it: controls must be false, or a list without {' and '.join(TWINS)}"
+                )
 
 
 def _at_most(own: float | None, most: float) -> float:

@@ -76,6 +76,14 @@ class Side:
         """Whether it is a recommendation file."""
         return self.path.suffix.lower() in (*TEXT, *PARQUET)
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that it is or that lies in it."""
+        inside = self.path / CHECKPOINT
+        if self.path.suffix != ".pth" and not inside.is_file():
+            return None
+        return self.path if self.path.is_file() else inside
+
 
 def open_sides(
     paths: Sequence[str], dataset: str | None = None, split: str | None = None, config_files: list[str] | None = None
@@ -92,9 +100,16 @@ def open_sides(
         list[Side]: in the order of the paths.
     Raises:
         FileNotFoundError: there is nothing at a path, or a cell lacks its arrays.
-        ValueError: a path is none of these, or a recommendation file has nothing to be judged by.
+        ValueError: a path is none of these, a recommendation file has nothing to be judged by, or an argument would
+            change nothing.
     """
-    sides = [_open(Path(path), dataset, split) for path in paths]
+    sides = [_side(Path(path)) for path in paths]
+    _check_choice(sides, dataset, split, config_files)
+    for side in sides:
+        if side.is_folder:
+            _open_folder(side, dataset, split)
+        elif side.checkpoint is not None:
+            _open_checkpoint(side, side.checkpoint)
     if any(side.is_list for side in sides):
         judge = _find_judge(sides, dataset, config_files)
         for side in sides:
@@ -103,20 +118,31 @@ def open_sides(
     return sides
 
 
-def _open(path: Path, dataset: str | None, split: str | None) -> Side:
+def _side(path: Path) -> Side:
     if not path.exists():
         raise FileNotFoundError(f"path ({path}) must exist: a results folder, a checkpoint or a recommendation file")
     side = Side(path)
-    if side.is_folder:
-        _open_folder(side, dataset, split)
-    elif path.suffix == ".pth" or (path / CHECKPOINT).is_file():
-        _open_checkpoint(side, path if path.is_file() else path / CHECKPOINT)
-    elif not side.is_list:
+    if not (side.is_folder or side.checkpoint or side.is_list):
         raise ValueError(
             f"path ({path}) must be a folder with {RESULTS} or {CHECKPOINT}, a .pth checkpoint, or a recommendation "
             f"file ({', '.join((*TEXT, *PARQUET))})"
         )
     return side
+
+
+def _check_choice(sides: list[Side], dataset: str | None, split: str | None, config_files: list[str] | None) -> None:
+    """Refuse what would change nothing: a checkpoint has its own data set, split and metrics, and judges by them."""
+    folders = any(side.is_folder for side in sides)
+    bare = all(side.is_list and not side.is_folder for side in sides)
+    if dataset is not None and not folders and not bare:
+        raise ValueError(f"dataset ({dataset}) must go with a results folder or with recommendation files alone")
+    if split is not None and not folders:
+        raise ValueError(f"split ({split}) must go with a results folder")
+    if config_files is not None and not bare:
+        raise ValueError(
+            f"config_files ({' '.join(config_files)}) must go with recommendation files alone: any other side has a "
+            "split and metrics of its own"
+        )
 
 
 # ---- results folders ----------------------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ Any setting that is not searched may follow as --key=value. docs/tuning.md expla
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    parser.add_argument("--models", "-m", default="LSTI", help="models, separated by commas (default: LSTI)")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set (default: ml-100k)")
+    parser.add_argument("--models", "-m", help="models, separated by commas (default: of the config files, else LSTI)")
+    parser.add_argument("--dataset", "-d", help="name of the data set (default: of the config files, else ml-100k)")
     parser.add_argument("--space", required=True, help="what to search: YAML, or lines of RecBole's hyper.test format")
-    parser.add_argument("--config_files", help="YAML files of settings that are not searched, separated by blanks")
+    parser.add_argument("--config_files", help="YAML files or profiles of what is not searched, separated by blanks")
     parser.add_argument("--trials", type=int, default=20, help="trials of each model (default: 20)")
     parser.add_argument("--minutes", type=float, help="minutes that the trials of a model may take (default: no limit)")
     parser.add_argument("--output", help="folder of the results (default: saved/tune-DATASET)")
@@ -59,12 +59,21 @@ def main(known: argparse.Namespace, settings: Mapping[str, Any]) -> int:
 
 
 def arguments_of(known: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags and settings as the arguments of `tune`."""
+    """Flags and settings as the arguments of `tune`; a model or data set that no flag names is the files', as in `run`.
+
+    Raises:
+        FileNotFoundError, ValueError: a config file that is missing or no YAML.
+    """
+    from recbole_lsti.config import external_settings
+
+    files = known.config_files.split() if known.config_files else None
+    given = external_settings(files, None)
+    models = str(given.get("model", "LSTI")) if known.models is None else known.models
     return {
-        "models": [name.strip() for name in known.models.split(",") if name.strip()],
-        "dataset": known.dataset,
+        "models": [name.strip() for name in models.split(",") if name.strip()],
+        "dataset": given.get("dataset", "ml-100k") if known.dataset is None else known.dataset,
         "space": known.space,
-        "config_file_list": known.config_files.split() if known.config_files else None,
+        "config_file_list": files,
         "config_dict": dict(settings),
         "n_trials": known.trials,
         "minutes": known.minutes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -104,13 +105,13 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 class _Replaced:
-    """A text file that is there whole or not at all, however many processes write it."""
+    """A text file that is there whole or not at all, however many processes, of any machine, write it."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._draft = path, path.with_name(f".{path.name}.{os.getpid()}")
+        self._path, self._draft = path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
     def __enter__(self) -> TextIO:
-        self._file = open(self._draft, "w", newline="", encoding="utf-8")
+        self._file = open(self._draft, "x", newline="", encoding="utf-8")
         return self._file
 
     def __exit__(self, kind: Any, *_: Any) -> None:

@@ -31,7 +31,18 @@ N_STARTUP = 5  # trials that end before the first is pruned
 
 
 class Found(NamedTuple):
-    """What a search has found for a model; `score` and `values` are None where no trial has come to a score."""
+    """What a search has found for a model.
+
+    Attributes:
+        model, study: their names.
+        metric: of the scores.
+        score: the best on the validation items; None where no trial has come to one.
+        values: the searched settings of the best trial; None where there is none.
+        n_complete, n_pruned, n_failed: trials that count, of all processes.
+        seconds: what they have taken.
+        reason: why the first of the failed ones has failed; None where none has.
+        folder: of best.yaml and trials.csv.
+    """
 
     model: str
     study: str
@@ -49,7 +60,7 @@ class Found(NamedTuple):
 def tune(
     models: Iterable[str],
     dataset: str,
-    space: str | Path,
+    space: str | Path | Mapping[str, Any],
     *,
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
@@ -76,7 +87,7 @@ def tune(
     Args:
         models: names of sequential models, ours or RecBole's.
         dataset (str): the data set's name.
-        space: a file that `read_space` reads.
+        space: a file, or what a YAML file would hold, that `read_space` reads.
         config_file_list, config_dict: settings that are not searched, as `run` takes them.
         n_trials (int): trials of each model, those of all processes together.
         minutes (float | None): what the trials of a model, of all processes together, may take; checked at every

@@ -149,11 +149,10 @@ def is_beyond(study: Study, trial: Trial, n_trials: int) -> bool:
     return sum(other.number < trial.number for other in counted(study)) >= n_trials
 
 
-def give_up(study: Study, trial: Trial | int, reason: str) -> None:
+def give_up(study: Study, trial: Trial, reason: str) -> None:
     """End a trial that does not count."""
-    if isinstance(trial, Trial):
-        trial.set_user_attr("void", True)
-        trial.set_user_attr("reason", reason)
+    trial.set_user_attr("void", True)
+    trial.set_user_attr("reason", reason)
     study.tell(trial, state=TrialState.FAIL)
 
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from recbole_lsti.benchmark.cluster import CellKilledError, _keep_failure
-from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.execute import Options, run_plan, write_environment
+from recbole_lsti.benchmark.page import _place
 from recbole_lsti.benchmark.results import read_results
 from recbole_lsti.cli import main
 
@@ -48,6 +49,24 @@ def test_a_cell_that_fails_on_a_cluster_keeps_its_traceback(plan_of, cluster):
     assert line["status"] == "failed"
     assert "train_mode (sequence) must be prefix for NARM" in line["reason"]
     assert "Traceback" in Path("out/cells", line["cell"], "traceback.txt").read_text(encoding="utf-8")
+
+
+def test_a_scheduler_s_workers_have_their_own_threads_and_their_seconds_are_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    here, there = Options(jobs=4, executor="dask"), Options(jobs=4, executor="dask", scheduler="tcp://host:8786")
+    assert (here.threads, there.threads) == (2, None)
+    written = []
+    for options in (here, there):
+        write_environment(tmp_path, options, [])
+        content = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
+        written.append([content[key] for key in ("measured_on", "jobs", "threads")])
+    assert written == [["the machine that asks", 4, 2], ["the workers of a scheduler", None, None]]
+    page = "".join(_place(tmp_path))
+    assert "Measured on the workers of a scheduler; the machine that asks: " in page
+    assert "differ in measured_on the machine that asks, the workers of a scheduler; jobs 4, None" in page
+    assert "recbole-lsti benchmark plan.yaml --executor dask --scheduler ADDRESS --output board" in page
+    assert "at a time" not in page
 
 
 def test_a_cell_that_was_killed_on_a_cluster_keeps_its_log_and_nothing_of_before(plan_of):

@@ -226,6 +226,12 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert "dataset (frist) must be one of first (did you mean first?)" in refused(
         capsys, board, "--baseline", "LSTI", "--dataset", "frist"
     )
+    needs_lists = "config_files (none.yaml) must go with recommendation files alone: any other side has a split and"
+    for paths in ([board], [board, tmp_path / "list.csv"]):
+        assert needs_lists in refused(capsys, *paths, "--baseline", "LSTI", "--config_files", "none.yaml")
+    assert "split (time) must go with a results folder" in refused(
+        capsys, tmp_path / "list.csv", tmp_path / "list.csv", "--split", "time"
+    )
     (board / "cells" / "LSTI-first-loo-1" / "raw.npy").unlink()
     assert "must hold raw.npy" in refused(capsys, board, "--baseline", "SASRec")
 
@@ -269,6 +275,20 @@ def test_two_checkpoints(trained, tmp_path, capsys):
         for row in rows:
             expected = result["test_result" if row["ranking"] == "raw" else "test_result_unseen"]
             assert row[f"{side}_mean"] == pytest.approx(expected[row["metric"]], abs=6e-5)
+
+
+def test_what_checkpoints_have_of_their_own_is_not_chosen(tmp_path, capsys):
+    a, b, lists = tmp_path / "a.pth", tmp_path / "b" / "checkpoint.pth", tmp_path / "list.csv"
+    b.parent.mkdir()
+    for path in (a, b, lists):
+        path.touch()  # what is refused is not even read
+    for sides in ([a, b.parent], [a, lists]):
+        told = "dataset (tiny) must go with a results folder or with recommendation files alone"
+        assert told in refused(capsys, *sides, "--dataset", "tiny")
+        assert "split (loo) must go with a results folder" in refused(capsys, *sides, "--split", "loo")
+        assert "config_files (a.yaml b.yaml) must go with recommendation files alone" in refused(
+            capsys, *sides, "--config_files", "a.yaml b.yaml"
+        )
 
 
 def test_a_checkpoint_against_its_own_list(trained, tmp_path, capsys):

@@ -11,7 +11,7 @@ from conftest import random_rows, write_inter
 from recbole_lsti.benchmark.cli import find_plan
 from recbole_lsti.benchmark.models import known_settings, needs, sequential_models
 from recbole_lsti.benchmark.plan import CONTROLS, from_dict
-from recbole_lsti.config import LSTIConfig, check_keys, external_settings
+from recbole_lsti.config import LSTIConfig, check_keys, external_settings, properties_folder
 
 PROPERTIES = ("quick", "ml-100k")
 
@@ -234,8 +234,11 @@ def test_the_plans_in_properties_are_understood(path):
 
 
 def test_plans_are_found_by_name_and_by_path(place):
-    assert find_plan("quick") == find_plan("properties/benchmark/quick.yaml")
+    assert find_plan("quick") == find_plan("quick.yaml") == properties_folder() / "benchmark/quick.yaml"
     (place / "mine.yaml").write_text("models: [LSTI]\n", encoding="utf-8")
     assert find_plan("mine.yaml") == Path("mine.yaml")
     with pytest.raises(FileNotFoundError, match=r"plan \(quik\) must be a YAML file or one of .*did you mean quick\?"):
         find_plan("quik")
+    for path in ("myboards/quick.yaml", "./quick.yaml", "myboards/quick"):
+        with pytest.raises(FileNotFoundError, match=rf"plan \({path}\) must be a YAML file or one of"):
+            find_plan(path)

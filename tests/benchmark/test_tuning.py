@@ -85,6 +85,25 @@ def test_a_bad_space_is_refused_in_a_line(plan_of, change, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["hidden_size", "inner_size"])
+def test_a_width_is_not_searched_beside_a_control_whose_own_follows_from_it(place, key):
+    def cells(controls: Any, space: dict[str, Any], **more: Any) -> list[Any]:
+        plan = {"models": ["LSTI", "SASRec"], "datasets": ["tiny"], "budget": {"trials": 2}}
+        return from_dict({**plan, "controls": controls, "space": space, **more}).cells()
+
+    space = {key: [8, 16]}
+    for controls, wanted in ((True, space), (["LSTI-two-attentions"], {"LSTI": space})):
+        with pytest.raises(
+            ValueError, match=rf"space: {key} must not be searched beside the control LSTI-two-"
+        ) as told:
+            cells(controls, wanted)
+        assert "controls must be false, or a list without LSTI-two-LSTMs and LSTI-two-attentions" in str(told.value)
+    assert all(key in cell.space for cell in cells(False, space))
+    assert cells(["LSTI-long", "Markov"], space)
+    assert cells(True, {"SASRec": space, "LSTI": {"learning_rate": [0.1]}})
+    assert cells(True, space, model_settings={"LSTI": {key: 32}}), "LSTI's own stands and is not searched"
+
+
 @pytest.mark.slow
 def test_cells_of_every_seed_run_with_the_best_settings_found(place, in_process, capsys):
     plan = {

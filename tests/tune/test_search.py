@@ -18,6 +18,7 @@ from recbole_lsti import cli
 from recbole_lsti.trainer import PortableTrainer
 from recbole_lsti.tune import tune
 from recbole_lsti.tune.cli import arguments_of
+from recbole_lsti.tune.output import _Replaced
 
 # ---- the search --------------------------------------------------------------------------------------------------
 
@@ -58,6 +59,33 @@ def test_flags_become_arguments_of_tune(flags: list[str], key: str, value: Any) 
     assert inspect.signature(tune).bind(**given).arguments == given
     assert arguments()[key] != value
     assert given == {**arguments(), key: value}
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "models", "dataset"),
+    [
+        (None, [], ["LSTI"], "ml-100k"),
+        ("dataset: shop\n", [], ["LSTI"], "shop"),
+        ("model: GRU4Rec\ndataset: shop\n", [], ["GRU4Rec"], "shop"),
+        ("model: GRU4Rec\ndataset: shop\n", ["--models", "SASRec,LSTI", "-d", "tiny"], ["SASRec", "LSTI"], "tiny"),
+    ],
+)
+def test_config_files_may_name_the_model_and_the_data_set(
+    content: str | None, flags: list[str], models: list[str], dataset: str, workplace: Path
+) -> None:
+    if content is not None:
+        Path("shop.yaml").write_text(content)
+        flags = ["--config_files", "shop.yaml", *flags]
+    given = arguments_of(cli.build_parser().parse_args(["tune", "--space", "space.yaml", *flags]), {})
+    assert (given["models"], given["dataset"]) == (models, dataset)
+
+
+def test_a_file_is_replaced_whole_by_processes_that_have_one_number(workplace: Path) -> None:
+    with _Replaced(Path("trials.csv")) as first, _Replaced(Path("trials.csv")) as second:  # as on two machines
+        first.write("first")
+        second.write("second")
+    assert Path("trials.csv").read_text() == "first", "the one that ended last"
+    assert {path.name for path in workplace.iterdir()} == {"space.yaml", "trials.csv"}
 
 
 class Ranked:

@@ -127,7 +127,7 @@ def _plan(known: argparse.Namespace) -> Plan:
     elif known.models is None:
         if known.resume and known.output:
             raise FileNotFoundError(f"output ({known.output}) must be a results folder with plan.yaml")
-        raise ValueError("plan (None) must be a YAML file, unless --models, or --resume with --output, is given")
+        raise ValueError("a plan must be given, --models, or --resume with --output")
     for key in ("budget", "settings"):
         if changes.get(key) and isinstance(content.get(key), dict):
             changes[key] = {**content[key], **changes[key]}

@@ -74,6 +74,9 @@ def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -
         todo = [cell for cell in cells if cell.id not in done]
         if todo or notes or not before:  # else the results are of the machine that is written down
             write_environment(folder, options, notes)
+        if todo and plan.controls:
+            rows = f"{len(plan.models)} models of the plan, {len(plan.controls)} controls (--no-controls: none)"
+            print(f"recbole-lsti: {rows}: {len(todo)} cells to do", file=sys.stderr)
         found = _searched(plan, todo, folder, options)
         for cell in todo:
             if (line := found.get(cell.kind, {})).get("status") == "failed":

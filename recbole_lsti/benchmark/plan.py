@@ -343,7 +343,7 @@ def _variant(entry: Any, where: str = "models") -> Variant:
         raise ValueError(f"{where}: name ({name}) must be of letters, digits, ., + and -, for it names a folder")
     known = sequential_models()
     if model not in known:
-        raise ValueError(f"{where} ({model}) must be of {', '.join(known)}{nearest(model, known)}")
+        raise ValueError(f"{where} ({model}) must be a sequential model of RecBole or LSTI{nearest(model, known)}")
     own = {key: value for key, value in settings.items() if key not in ("model", "seeds")}
     n_seeds = settings.get("seeds")
     if n_seeds is not None and (not isinstance(n_seeds, int) or isinstance(n_seeds, bool) or n_seeds < 1):

@@ -184,7 +184,7 @@ def _markdown(plan: Plan, title: str, rows: list[dict[str, Any]], others: list[d
 def remarks(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
     """Return what a reader of the board must know: how to read it, and which models no training beats."""
     budget = [f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"] if plan.epochs else []
-    budget += [f"{plan.minutes:g} minutes of training"] if plan.minutes else []
+    budget += [f"{plan.minutes:g} minutes of training, an epoch that has begun finished"] if plan.minutes else []
     seeds = ", ".join(map(str, plan.seeds))
     read = (
         "Mean ± standard deviation over seeds [95 % interval over users]. "

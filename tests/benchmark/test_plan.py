@@ -111,7 +111,7 @@ def test_training_free_controls_need_no_epochs(plan_of):
 
 
 BAD = [
-    ({"models": ["LSTY"]}, r"models \(LSTY\) must be of .*did you mean LSTI\?"),
+    ({"models": ["LSTY"]}, r"models \(LSTY\) must be a sequential model .*did you mean LSTI\?"),
     ({"models": []}, r"models \(\[\]\) must be a list of models and variants, or all"),
     ({"models": ["LSTI", "LSTI"]}, "models: LSTI must stand there once"),
     ({"models": ["LSTI", {"LSTI": {"model": "LSTI", "fusion": "sum"}}]}, "models: LSTI must stand there once"),
@@ -138,7 +138,7 @@ BAD = [
         {"models": [{"a": {"model": "LSTI", "seeds": 0}}]},
         r"models: seeds \(0\) of a must be how many of the plan's seeds",
     ),
-    ({"model_settings": {"LSTY": {}}}, r"model_settings \(LSTY\) must be of .*did you mean LSTI\?"),
+    ({"model_settings": {"LSTY": {}}}, r"model_settings \(LSTY\) must be a sequential model .*did you mean LSTI\?"),
     ({"model_settings": {"NARM": {"n_layers": 1}}}, "model_settings: NARM must be one of the plan's models, LSTI"),
     ({"model_settings": {"LSTI": 1}}, "model_settings .* must be a dict of a dict of settings for each model"),
     ({"model_settings": {"LSTI": {"seeds": 1}}}, "model_settings: seeds of LSTI must be left to the rows"),

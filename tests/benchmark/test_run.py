@@ -258,7 +258,7 @@ def test_every_model_runs_or_says_why_not(plan_of, in_process, place):
     [
         (["--models", "LSTY"], "did you mean LSTI?"),
         (["nothere.yaml"], "plan (nothere.yaml) must be a YAML file or one of"),
-        ([], "plan (None) must be a YAML file, unless --models"),
+        ([], "a plan must be given, --models, or --resume with --output"),
         (["--resume", "--output", "nothere"], "output (nothere) must be a results folder with plan.yaml"),
         (["--models", "Markov", "--datasets", "tiny", "--executor", "spark"], "executor (spark) must be one of"),
         (["--models", "Markov", "--scheduler", "tcp://x:1"], "scheduler (tcp://x:1) must go with --executor dask"),

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from recbole_lsti.config import LSTIConfig
     from recbole_lsti.model.lsti import LSTI
     from recbole_lsti.recommendation import recommend
-    from recbole_lsti.runner import load, run, run_processes
+    from recbole_lsti.runner import load, resume, run, run_processes
 
 _HOMES = {
     "LSTI": "recbole_lsti.model.lsti",
     "LSTIConfig": "recbole_lsti.config",
     "load": "recbole_lsti.runner",
     "recommend": "recbole_lsti.recommendation",
+    "resume": "recbole_lsti.runner",
     "run": "recbole_lsti.runner",
     "run_processes": "recbole_lsti.runner",
 }
 
-__all__ = ["LSTI", "LSTIConfig", "__version__", "load", "recommend", "run", "run_processes"]
+__all__ = ["LSTI", "LSTIConfig", "__version__", "load", "recommend", "resume", "run", "run_processes"]
 
 compat.install()
 

@@ -140,6 +140,7 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_files", help="YAML files or profiles (LSTI-sparse), separated by blanks; later ones win"
     )
+    parser.add_argument("--resume", metavar="FOLDER", help="go on with a training that has stopped, in its run folder")
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument("--cache-dir", help="keep parsed data here for the next start (default: no cache)")
     cache.add_argument("--no-cache", action="store_true", help="use no cache, whatever cache_dir the settings name")
@@ -183,10 +184,17 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
         "config_file_list": known.config_files.split() if known.config_files else None,
         "config_dict": settings,
     }
-    from recbole_lsti.runner import run, run_processes
+    from recbole_lsti.runner import resume, run, run_processes
 
-    if known.nproc == 1 and known.world_size <= 0:
-        result: dict[str, Any] | None = run(**arguments)
+    if known.resume:
+        for flag in ("model", "dataset", "config_files"):
+            if getattr(known, flag):
+                raise ValueError(
+                    f"--{flag} ({getattr(known, flag)}) must be left to the run that --resume goes on with"
+                )
+        result: dict[str, Any] | None = resume(known.resume, settings)
+    elif known.nproc == 1 and known.world_size <= 0:
+        result = run(**arguments)
     else:
         world = {key: getattr(known, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
         result = run_processes(**world, **arguments)

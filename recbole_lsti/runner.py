@@ -23,7 +23,7 @@ from recbole.utils.logger import RemoveColorFilter
 
 from recbole_lsti import checkpoint
 from recbole_lsti.compat import tensorboard_folder
-from recbole_lsti.config import LSTIConfig, external_settings, plain_config
+from recbole_lsti.config import LSTIConfig, check_keys, external_settings, plain_config
 from recbole_lsti.data import LSTIDataset, create_dataset
 from recbole_lsti.evaluation.ranking import Rankings
 from recbole_lsti.memory import keep_freed_memory
@@ -96,16 +96,55 @@ def run(
     config = _config(model, dataset, config_file_list, config_dict)
     first = config["single_spec"] or torch.distributed.get_rank() == 0
     run_dir = _make_run_dir(config) if saved and first else None
+    return _run_in(run_dir, config, saved, tested, callback_fn)
+
+
+def resume(
+    checkpoint_file: str | Path,
+    config_dict: dict[str, Any] | None = None,
+    callback_fn: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Go on with a training that has stopped, in the folder of its run, and test its best epoch.
+
+    Args:
+        checkpoint_file: the run's folder, or checkpoint.pth in it, which holds the best epoch so far: the training goes
+            on behind that one.
+        config_dict (dict | None): settings that win over those of the run, such as more `epochs`.
+        callback_fn: as of `run`.
+    Returns:
+        dict: as of `run`; `train_seconds` are of this part alone, `epochs_run` of both.
+    Raises:
+        FileNotFoundError: no such checkpoint, or its data set is gone.
+        ValueError: an unknown setting; not a checkpoint of this package, or the data set's users or items have changed.
+    """
+    path = checkpoint.path_of(checkpoint_file)
+    before, given = checkpoint.read(path)["config"], config_dict or {}
+    check_keys(given, set(before))
+    settings = {**before, **given, "force_unknown_keys": True}
+    return _run_in(
+        path.parent, LSTIConfig(before["model"], before["dataset"], None, settings), True, True, callback_fn, path
+    )
+
+
+def _run_in(
+    run_dir: Path | None,
+    config: LSTIConfig,
+    saved: bool,
+    tested: bool,
+    callback_fn: Callable[[int, float], None] | None,
+    resumed: Path | None = None,
+) -> dict[str, Any]:
+    """Train and test, with a log and metrics.json in the run folder, which goes if nothing came of it."""
     try:
         with log_to(run_dir, config["state"]):
-            result = train_and_test(config, run_dir, saved, tested, callback_fn).result
+            result = train_and_test(config, run_dir, saved, tested, callback_fn, resumed).result
             if run_dir is not None:
                 (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except BaseException as error:
         if run_dir is not None and not (run_dir / "learning_curve.csv").exists():  # not one epoch was trained
             shutil.rmtree(run_dir)
         elif run_dir is not None and isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"what was trained is in {run_dir}") from None
+            raise KeyboardInterrupt(f"train --resume {run_dir} goes on with it") from None
         raise
     if not config["single_spec"]:
         torch.distributed.destroy_process_group()
@@ -175,15 +214,19 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
     settings = {**content["config"], "force_unknown_keys": True}
     config = LSTIConfig(model or settings["model"], settings["dataset"], config_dict=settings)
     dataset, loaders, network = build(config)
-    for field, tokens in checkpoint.token_maps(dataset).items():
-        if tokens != content["tokens"][field]:
-            raise ValueError(
-                f"dataset {config['dataset']} ({len(tokens) - 1} different {field}) must be the one the checkpoint was "
-                f"trained on ({len(content['tokens'][field]) - 1} different {field}, ids in the same order)"
-            )
+    _check_tokens(dataset, content["tokens"])
     checkpoint.load_weights(network, content["state_dict"], checkpoint_file)
     checkpoint.load_other_state(network, content["other_parameter"], config["device"])
     return Loaded(config, network.eval(), dataset, *loaders)
+
+
+def _check_tokens(dataset: LSTIDataset, before: Mapping[str, list[str]]) -> None:
+    for field, tokens in checkpoint.token_maps(dataset).items():
+        if tokens != before[field]:
+            raise ValueError(
+                f"dataset {dataset.dataset_name} ({len(tokens) - 1} different {field}) must be the one the checkpoint "
+                f"was trained on ({len(before[field]) - 1} different {field}, ids in the same order)"
+            )
 
 
 def rank_test(loaded: Loaded) -> Rankings:
@@ -225,6 +268,7 @@ def train_and_test(
     saved: bool,
     tested: bool = True,
     callback_fn: Callable[[int, float], None] | None = None,
+    resumed: Path | None = None,
 ) -> Trained:
     """Train under resolved settings, keep the best epoch by validation, test it once.
 
@@ -234,6 +278,7 @@ def train_and_test(
         saved (bool): write a checkpoint; else the best weights are kept in memory.
         tested (bool): False leaves the test part unread.
         callback_fn: called with the epoch, from 0, and its validation score.
+        resumed (Path | None): a checkpoint to go on from.
     Returns:
         Trained: the result and the objects behind it.
     Raises:
@@ -246,6 +291,9 @@ def train_and_test(
     logger.info(dataset)
     logger.info(network)
     trainer = make_trainer(config, network, run_dir)
+    if resumed is not None:
+        _check_tokens(dataset, checkpoint.read(resumed)["tokens"])
+        trainer.resume_checkpoint(resumed, train_data)
     started = time.perf_counter()
     best_valid_score, best_valid_result = trainer.fit(
         train_data, valid_data, saved=saved, show_progress=config["show_progress"], callback_fn=callback_fn

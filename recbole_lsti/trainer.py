@@ -75,7 +75,7 @@ class PortableTrainer(Trainer):
         if saved and self.config["single_spec"]:
             self._best_state = None  # the checkpoint holds it
         self._every_position = self._make_every_position()
-        self._began = time.monotonic()
+        self._began = time.monotonic() - (self.curve[-1]["seconds"] if self.curve else 0.0)  # of a resumed training
 
         def after_validation(epoch: int, score: float) -> None:
             self.curve[-1].update(valid_score=float(score), seconds=self._elapsed())
@@ -98,7 +98,7 @@ class PortableTrainer(Trainer):
                 result = self.best_valid_score, self.best_valid_result
         validates = valid_data and self.eval_step > 0
         if not validates or not math.isfinite(self.best_valid_score):  # nothing was validated: the last epoch stands
-            self.best_epoch = self.start_epoch + len(self.curve) - 1
+            self.best_epoch = int(self.curve[-1]["epoch"]) if self.curve else self.start_epoch - 1
             self._best_state = None
             pretrained = getattr(self.model, "train_stage", "") == "pretrain"  # which saves at its own steps
             if saved and validates and self.curve and not pretrained:  # RecBole saves with a validation only
@@ -201,7 +201,7 @@ class PortableTrainer(Trainer):
             self.saved_model_file = saved_model_file
 
     def resume_checkpoint(self, resume_file: str | Path, train_data: Any = None) -> None:
-        """Continue from a checkpoint: weights, optimiser, generators and epoch.
+        """Continue from a checkpoint: weights, optimiser, generators, epoch, and the curve that lies beside it.
 
         Args:
             resume_file: a checkpoint of the same model, or the folder of its run.
@@ -218,6 +218,7 @@ class PortableTrainer(Trainer):
         self.start_epoch = content["epoch"] + 1
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]
         self.best_epoch, self._best_state = content["epoch"], content["state_dict"]
+        self.curve = _read_curve(Path(resume_file).with_name("learning_curve.csv"), self.start_epoch)
         checkpoint.load_weights(self.model, content["state_dict"], resume_file)
         checkpoint.load_other_state(self.model, content["other_parameter"], self.device)
         self.optimizer.load_state_dict(content["optimizer"])
@@ -338,6 +339,15 @@ class PortableTrainer(Trainer):
         values = torch.tensor(list(result.values()), dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(values, 0)
         return dict(zip(result, values.tolist(), strict=True))
+
+
+def _read_curve(path: Path, until: int) -> list[dict[str, float]]:
+    """Return the rows of a learning curve below an epoch; none where there is no such file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] < until]
 
 
 class _OutOfTimeError(Exception):

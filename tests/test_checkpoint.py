@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from helpers import make_trainer, run_epochs
 
 import recbole_lsti
 from recbole_lsti import checkpoint
+from recbole_lsti.cli import main
 from recbole_lsti.data import LSTIDataset
 from recbole_lsti.runner import Loaded, build
 from recbole_lsti.trainer import trainer_class
@@ -81,7 +83,7 @@ def test_who_interrupts_a_training_is_told_where_it_is(tiny, workplace, small):
     def interrupt(epoch: int, score: float) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=r"what was trained is in saved.LSTI-tiny-"):
+    with pytest.raises(KeyboardInterrupt, match=r"train --resume saved.LSTI-tiny-.* goes on with it"):
         recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny)}, callback_fn=interrupt)
 
 
@@ -105,6 +107,40 @@ def test_a_training_resumes_from_the_folder_of_its_run(tiny, workplace, small):
     trainer.resume_checkpoint(folder, trainer._train_data)
     trainer.fit(trainer._train_data, None)
     assert checkpoint.read(folder)["epoch"] == 2
+
+
+def test_an_interrupted_run_goes_on_in_its_folder(tiny, workplace, small, capsys):
+    def interrupt(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    settings = {**small, "data_path": str(tiny), "epochs": 4, "dataset": "tiny"}
+    whole = recbole_lsti.run("LSTI", config_dict=settings)
+    with pytest.raises(KeyboardInterrupt):
+        recbole_lsti.run("LSTI", config_dict=settings, callback_fn=interrupt)
+    (folder,) = (each for each in Path("saved").iterdir() if not (each / "metrics.json").exists())
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert "best epoch" in capsys.readouterr().out
+    found = json.loads((folder / "metrics.json").read_text())
+    for key in ("best_epoch", "epochs_run", "test_result", "best_valid_score"):
+        assert found[key] == whole[key], key
+    curves = [(Path(run) / "learning_curve.csv").read_text().splitlines() for run in (whole["run_dir"], folder)]
+    assert [line.split(",")[0] for line in curves[1]] == [line.split(",")[0] for line in curves[0]]
+    seconds = [float(line.split(",")[2]) for line in curves[1][1:]]
+    assert seconds == sorted(seconds)
+    assert recbole_lsti.resume(folder, {"epochs": 5})["epochs_run"] == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["saved/none"], "checkpoint (saved/none) must exist"),
+        (["saved/none", "-m", "LSTI"], "--model (LSTI) must be left to the run that --resume goes on with"),
+    ],
+)
+def test_what_cannot_be_resumed_is_told_in_one_line(workplace, capsys, flags, message):
+    assert main(["train", "--resume", *flags]) == 2
+    assert capsys.readouterr().err == f"recbole-lsti: {message}\n"
 
 
 def test_processes_that_resume_draw_apart(tiny, workplace, small, monkeypatch):

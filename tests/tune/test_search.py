@@ -265,7 +265,8 @@ def test_a_mistake_is_one_line_and_status_2(
 ) -> None:
     if space is not None:
         Path("space.yaml").write_text(space)
-    arguments = ["tune", "-d", "tiny", "--space", "space.yaml", f"--data_path={tiny}", *flags]
+    dataset = [] if "-d" in flags else ["-d", "tiny"]
+    arguments = ["tune", *dataset, "--space", "space.yaml", f"--data_path={tiny}", *flags]
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -134,15 +134,15 @@ def _run_in(
     callback_fn: Callable[[int, float], None] | None,
     resumed: Path | None = None,
 ) -> dict[str, Any]:
-    """Train and test, with a log and metrics.json in the run folder, which goes if nothing came of it."""
+    """Train and test, with a log and metrics.json in the run folder; a new one goes if nothing came of it."""
     try:
         with log_to(run_dir, config["state"]):
             result = train_and_test(config, run_dir, saved, tested, callback_fn, resumed).result
             if run_dir is not None:
                 (run_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except BaseException as error:
-        if run_dir is not None and not (run_dir / "learning_curve.csv").exists():  # not one epoch was trained
-            shutil.rmtree(run_dir)
+        if run_dir is not None and resumed is None and not (run_dir / "learning_curve.csv").exists():
+            shutil.rmtree(run_dir)  # made for this run, in which not one epoch was trained
         elif run_dir is not None and isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"train --resume {run_dir} goes on with it") from None
         raise

@@ -131,6 +131,19 @@ def test_an_interrupted_run_goes_on_in_its_folder(tiny, workplace, small, capsys
     assert recbole_lsti.resume(folder, {"epochs": 5})["epochs_run"] == 5
 
 
+def test_a_resume_that_fails_removes_nothing(tiny, workplace, small):
+    result = recbole_lsti.run("LSTI", "tiny", config_dict={**small, "data_path": str(tiny), "epochs": 1})
+    place = workplace / "mine"
+    place.mkdir()
+    Path(result["checkpoint_file"]).rename(place / "half.pth")
+    with pytest.raises(FileNotFoundError, match="dataset"):
+        recbole_lsti.resume(place / "half.pth", {"data_path": "elsewhere"})
+    write_inter(workplace / "changed", "tiny", [(f"u{k % 4}", f"i{k % 20}", k) for k in range(60)])
+    with pytest.raises(ValueError, match="must be the one the checkpoint was trained on"):
+        recbole_lsti.resume(place / "half.pth", {"data_path": str(workplace / "changed")})
+    assert (place / "half.pth").is_file()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

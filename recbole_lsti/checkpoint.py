@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def token_maps(dataset: Any) -> dict[str, list[str]]:
     inputs = [field for field in dataset.config["input_fields"] or () if field in dataset.field2id_token]
     fields = (dataset.uid_field, dataset.iid_field, *inputs)
     return {field: ["", *map(str, dataset.field2id_token[field][1:])] for field in fields}
+
+
+def check_tokens(dataset: Any, before: Mapping[str, list[str]]) -> None:
+    """Refuse a data set whose tokens are not those that a checkpoint was trained on.
+
+    Raises:
+        ValueError: other users, items or tokens, or in another order.
+    """
+    for field, tokens in token_maps(dataset).items():
+        if tokens != before[field]:
+            raise ValueError(
+                f"dataset {dataset.dataset_name} ({len(tokens) - 1} different {field}) must be the one the checkpoint "
+                f"was trained on ({len(before[field]) - 1} different {field}, ids in the same order)"
+            )
 
 
 def rng_state() -> dict[str, Any]:

@@ -214,19 +214,10 @@ def load(checkpoint_file: str | Path, model: type | None = None) -> Loaded:
     settings = {**content["config"], "force_unknown_keys": True}
     config = LSTIConfig(model or settings["model"], settings["dataset"], config_dict=settings)
     dataset, loaders, network = build(config)
-    _check_tokens(dataset, content["tokens"])
+    checkpoint.check_tokens(dataset, content["tokens"])
     checkpoint.load_weights(network, content["state_dict"], checkpoint_file)
     checkpoint.load_other_state(network, content["other_parameter"], config["device"])
     return Loaded(config, network.eval(), dataset, *loaders)
-
-
-def _check_tokens(dataset: LSTIDataset, before: Mapping[str, list[str]]) -> None:
-    for field, tokens in checkpoint.token_maps(dataset).items():
-        if tokens != before[field]:
-            raise ValueError(
-                f"dataset {dataset.dataset_name} ({len(tokens) - 1} different {field}) must be the one the checkpoint "
-                f"was trained on ({len(before[field]) - 1} different {field}, ids in the same order)"
-            )
 
 
 def rank_test(loaded: Loaded) -> Rankings:
@@ -292,7 +283,6 @@ def train_and_test(
     logger.info(network)
     trainer = make_trainer(config, network, run_dir)
     if resumed is not None:
-        _check_tokens(dataset, checkpoint.read(resumed)["tokens"])
         trainer.resume_checkpoint(resumed, train_data)
     started = time.perf_counter()
     best_valid_score, best_valid_result = trainer.fit(

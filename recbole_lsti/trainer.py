@@ -208,12 +208,14 @@ class PortableTrainer(Trainer):
             train_data: the loader that `fit` will be called with; its generator is set too.
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if the checkpoint is of another model or network, or the file is none.
+            ValueError: if the checkpoint is of another model, network or data set, or the file is none.
         """
         resume_file = checkpoint.path_of(resume_file)
         content = checkpoint.read(resume_file)
         if content["config"]["model"] != self.config["model"]:
             raise ValueError(f"checkpoint of {content['config']['model']} must be of {self.config['model']}")
+        if train_data is not None:
+            checkpoint.check_tokens(train_data._dataset, content["tokens"])
         self.saved_model_file = str(resume_file)
         self.start_epoch = content["epoch"] + 1
         self.cur_step, self.best_valid_score = content["cur_step"], content["best_valid_score"]

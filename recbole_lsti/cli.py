@@ -192,6 +192,8 @@ def train(known: argparse.Namespace, rest: Sequence[str]) -> int:
                 raise ValueError(
                     f"--{flag} ({getattr(known, flag)}) must be left to the run that --resume goes on with"
                 )
+        if known.nproc != 1 or known.world_size > 0:
+            raise ValueError(f"--nproc ({known.nproc}) must be 1, on one machine, with --resume")
         result: dict[str, Any] | None = resume(known.resume, settings)
     elif known.nproc == 1 and known.world_size <= 0:
         result = run(**arguments)

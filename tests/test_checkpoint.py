@@ -148,6 +148,7 @@ def test_a_resume_that_fails_removes_nothing(tiny, workplace, small):
     ("flags", "message"),
     [
         (["saved/none"], "checkpoint (saved/none) must exist"),
+        (["saved/none", "--nproc", "2"], "--nproc (2) must be 1, on one machine, with --resume"),
         (["saved/none", "-m", "LSTI"], "--model (LSTI) must be left to the run that --resume goes on with"),
     ],
 )

@@ -315,7 +315,8 @@ def _numbers(flag: str, text: str) -> list[float]:
 
 def check_data(known: argparse.Namespace) -> int:
     """Print what is wrong, odd and worth knowing about a data set's files; 1 where something is wrong."""
-    from recbole_lsti.data.checker import Columns, check, find_folder, format_report
+    from recbole_lsti.data.checker import Columns, check, format_report
+    from recbole_lsti.data.folder import find_folder
 
     columns = Columns(
         known.user_id_field,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from recbole_lsti.data.folder import find_folder
 from recbole_lsti.errors import nearest
 
 FUSIONS = ("gate", "scalar", "sum", "concat", "long", "short")
@@ -185,7 +185,7 @@ def check_values(final: Mapping[str, Any], model_class: type, dataset: str) -> N
             if part not in parts:
                 raise ValueError(f"key of {key} ({part}) must be of {', '.join(parts)}{nearest(str(part), parts)}")
     _check_metrics(final)
-    _check_folder(final["data_path"], dataset)
+    find_folder(dataset, final["data_path"])
 
 
 def _check_split(eval_args: Mapping[str, Any]) -> None:
@@ -339,14 +339,3 @@ def _check_metrics(final: Mapping[str, Any]) -> None:
         raise ValueError(
             f"valid_metric ({final['valid_metric']}) must be one of metrics {metrics} @ one of topk {cutoffs}"
         )
-
-
-def _check_folder(data_path: str, dataset: str) -> None:
-    folder = Path(data_path) / dataset
-    if dataset == "ml-100k" or folder.is_dir():  # RecBole takes ml-100k from its own package
-        return
-    there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
-    raise FileNotFoundError(
-        f"dataset ({dataset}) must be a folder in data_path ({Path(data_path).resolve()}) that holds {dataset}.inter; "
-        f"there: {', '.join(there) or 'nothing'}{nearest(Path(dataset).stem, there)}; ml-100k needs none"
-    )

@@ -40,7 +40,7 @@ ALLOWED = {
         "recbole_lsti.evaluation.metrics",
     ),
     "checkpoint.py": ("numpy", "torch", "recbole_lsti._version"),
-    "config_rules.py": ("recbole.evaluator",),
+    "config_rules.py": ("recbole.evaluator", "recbole_lsti.data.folder"),
     "config.py": ("torch", "yaml", "recbole.config", "recbole.model", "recbole.utils", "recbole_lsti.config_rules"),
     "every_position.py": ("torch", "recbole.data"),
     "process.py": ("psutil",),
@@ -59,7 +59,9 @@ ALLOWED = {
     ),
 }
 # what reads and checks files starts fast
-LIGHT = [f"data/{name}.py" for name in ("cache", "checker", "grouping", "lines", "profile", "reader", "synthetic")]
+LIGHT = [
+    f"data/{name}.py" for name in ("cache", "checker", "folder", "grouping", "lines", "profile", "reader", "synthetic")
+]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "properties" not in path.parts)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_lsti.config import LSTIConfig, known_keys, sequential_model
-from recbole_lsti.data.checker import find_folder
+from recbole_lsti.data.folder import find_folder
 
 TRAINING_FREE = ("Markov", "Popularity")
 GRAPH_FILES = {

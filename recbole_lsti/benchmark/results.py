@@ -17,7 +17,7 @@ import yaml
 from recbole_lsti.benchmark.environment import versions
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.config_rules import MACHINE
-from recbole_lsti.data.checker import find_folder
+from recbole_lsti.data.folder import find_folder
 
 STATUSES = ("ok", "failed", "skipped")
 NAMES = ("cell", "variant", "dataset", "split")  # text in every line

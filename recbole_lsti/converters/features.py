@@ -54,13 +54,25 @@ def value_sql(field: Field, text: str, decimal: str = ".") -> str:
     return f"present({parts})" if field.type == "token_seq" else parts
 
 
-def fault_sql(field: Field, value: str) -> str | None:
-    """Return SQL that is true where a value is no finite number, or None for fields that hold none."""
+def fault_sql(field: Field, value: str, decimal: str = ".") -> str | None:
+    """Return a branch of a CASE that gives the reason where a value is no finite number, or None for other fields.
+
+    Args:
+        field (Field): name and type.
+        value (str): SQL of the field's value.
+        decimal (str): decimal mark of numbers; a number with a comma is told about the flag that reads it.
+    """
     if field.type == "float":
-        return f"{value} IS NOT NULL AND NOT is_number({value})"
-    if field.type == "float_seq":
-        return f"NOT coalesce(list_bool_and([is_number(v) for v in string_split({value}, ' ')]), true)"
-    return None
+        bad = f"{value} IS NOT NULL AND NOT is_number({value})"
+    elif field.type == "float_seq":
+        bad = f"NOT coalesce(list_bool_and([is_number(v) for v in string_split({value}, ' ')]), true)"
+    else:
+        return None
+    reason = literal(f"{field.name} is not a finite {field.type}")
+    if decimal == "." and field.type == "float":  # asked of faulty rows alone
+        hint = literal(f"{field.name} has a decimal comma, which --decimal , reads")
+        reason = f"CASE WHEN regexp_full_match({value}, '[-+]?[0-9]+,[0-9]+') THEN {hint} ELSE {reason} END"
+    return f"WHEN {bad} THEN {reason}"
 
 
 def check_scalings(plan: Plan) -> None:

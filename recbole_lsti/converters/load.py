@@ -197,9 +197,9 @@ def _insert_sql(table: Table, reader: Reader, columns: dict[str, list[str]], num
         faults.append(f"WHEN coalesce(_time NOT BETWEEN {low} AND {high}, true) THEN {literal(f'impossible {name}')}")
         stamp = "TRY_CAST(_time AS BIGINT)"
     for at, f in zip(places, table.fields, strict=True):
-        fault = fault_sql(f, f"f{at}")
+        fault = fault_sql(f, f"f{at}", table.format.decimal)
         if fault is not None:
-            faults.append(f"WHEN {fault} THEN {literal(f'{f.name} is not a finite {f.type}')}")
+            faults.append(fault)
     chosen = ", ".join(f"f{at}" for at in places)
     return (
         f"INSERT INTO {table.kind} SELECT {chosen}, {stamp}, {number}, _line, CASE {' '.join(faults)} END FROM "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from recbole_lsti.data.lines import line_of_row, scan_lines
 from recbole_lsti.data.profile import QUANTILES, Damage, float32_damage, profile
 from recbole_lsti.data.reader import read_header, read_table
-from recbole_lsti.errors import AtomicFileError, nearest
+from recbole_lsti.errors import AtomicFileError
 
 SHOWN = 5  # lines named for one kind of mistake
 YEAR_2100 = 4_102_444_800  # Unix seconds
@@ -52,23 +51,6 @@ class Report:
     notes: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
     damage: Damage | None = None
-
-
-def find_folder(dataset: str, data_path: str | Path) -> Path:
-    """Return the folder that a run reads a data set from; for ml-100k RecBole's own copy, whatever `data_path` holds.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    folder = Path(data_path) / dataset
-    package = importlib.util.find_spec("recbole")
-    if dataset == "ml-100k" and package is not None and package.submodule_search_locations:
-        folder = Path(package.submodule_search_locations[0]) / "dataset_example" / dataset
-    if not folder.is_dir():
-        there = sorted(path.name for path in Path(data_path).glob("*/") if path.is_dir())
-        hint = nearest(Path(dataset).stem, there)
-        raise FileNotFoundError(f"dataset ({dataset}) must be the name of a folder in data_path ({data_path}){hint}")
-    return folder
 
 
 def check(folder: str | Path, columns: Columns | None = None, session_gap: float = 1800.0) -> Report:

@@ -65,12 +65,20 @@ def test_float_sequences(convert_values):
     assert convert_values(["1|2.5"], "float_seq:|", "--overwrite") == ["1 2.5"]
 
 
-@pytest.mark.parametrize("bad", ["abc", "1e308", "inf", "1_000", "0x10", "1,5"])
+@pytest.mark.parametrize("bad", ["abc", "1e308", "inf", "1_000", "0x10", "1,5,2"])
 def test_what_is_no_finite_float32_is_rejected(cli, log, bad):
     lines = "".join(f"a,x,{at},1.5\n" for at in range(200))
     result = cli(log(HEADER + lines + f'a,x,200,"{bad}"\n'), "--feature", "f:float")
     assert len(result.rows()) == 201
     assert result.rows(".rejects.tsv")[1][2] == "f is not a finite float"
+
+
+def test_a_decimal_comma_is_told_about_the_flag_that_reads_it(cli, log):
+    result = cli(log('user,item,f\na,x,1.5\na,y,"2,5"\n'), "--feature", "f:float", "--max-reject-share", "1")
+    assert result.rows(".rejects.tsv")[1][2] == "f has a decimal comma, which --decimal , reads"
+    result = cli(log('user,item,f\na,x,1.5\na,y,"2,5"\n'), "--feature", "f:float", "--overwrite")
+    assert result.code == 2
+    assert "most often: f has a decimal comma, which --decimal , reads, first in" in result.err
 
 
 def test_numbers_are_written_as_they_were(convert_values):

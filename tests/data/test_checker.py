@@ -14,7 +14,8 @@ from helpers import environment
 from reference import fails, make_config, recbole_dataset, write
 
 from recbole_lsti.cli import main
-from recbole_lsti.data.checker import Columns, Report, check, find_folder, format_report
+from recbole_lsti.data.checker import Columns, Report, check, format_report
+from recbole_lsti.data.folder import find_folder
 from recbole_lsti.data.profile import float32_damage, profile
 
 INTER = "user_id:token item_id:token timestamp:float"
@@ -193,7 +194,7 @@ def test_without_time_what_needs_it_is_left_out(tmp_path: Path) -> None:
 def test_the_folder_is_found_or_missed_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "ml-100k").mkdir()  # RecBole reads ml-100k from its own package all the same
     assert (find_folder("ml-100k", tmp_path) / "ml-100k.inter").is_file()
-    with fails(FileNotFoundError, "dataset (nothing) must be the name of a folder in data_path"):
+    with fails(FileNotFoundError, "dataset (nothing) must be a folder in data_path"):
         find_folder("nothing", tmp_path)
     assert main(["check-data", "nothing", "--data_path", str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

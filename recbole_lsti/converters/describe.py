@@ -12,7 +12,10 @@ import duckdb
 
 from recbole_lsti.converters.load import peek
 from recbole_lsti.converters.plan import FIELD_TYPES, Field, Format, Table, TimeSpec
-from recbole_lsti.converters.readers import CsvReader, ParquetReader, Reader, missing_column, open_reader
+from recbole_lsti.converters.readers.csv_reader import CsvReader
+from recbole_lsti.converters.readers.open import open_reader
+from recbole_lsti.converters.readers.parquet_reader import ParquetReader
+from recbole_lsti.converters.readers.reader import Reader, missing_column
 from recbole_lsti.converters.recognise import infer_type, recognise, simplify
 from recbole_lsti.converters.streams import InputFile
 from recbole_lsti.errors import AtomicFileError

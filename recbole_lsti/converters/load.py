@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from recbole_lsti.converters.features import fault_sql, value_sql
 from recbole_lsti.converters.plan import Notify, Table, TimeSpec
-from recbole_lsti.converters.readers import UNIT_SEPARATOR, Batch, Reader, missing_column, open_reader
+from recbole_lsti.converters.readers.csv_reader import UNIT_SEPARATOR
+from recbole_lsti.converters.readers.open import open_reader
+from recbole_lsti.converters.readers.reader import Batch, Reader, missing_column
 from recbole_lsti.converters.recognise import date_parts
 from recbole_lsti.converters.sql import count, ident, literal
 from recbole_lsti.converters.streams import InputFile, LineReject, text_lines

@@ -32,6 +32,7 @@ CHECK_DATA_EXAMPLE = """example:
 DOCTOR_EXAMPLE = """example:
   %(prog)s        a line each: Python, RecBole, NumPy, pandas, torch, ray, output folder, GPU; exits 1 on a fault
 """
+FEW_STEPS = 500  # taobao, equal seconds: 210 steps reach a validation NDCG@10 of 0.231, 840 one of 0.309
 MISTAKES = (ValueError, TypeError, KeyError, OSError, NotImplementedError, ImportError)
 
 
@@ -270,6 +271,9 @@ def format_result(result: dict[str, Any]) -> str:
         f"\nbest epoch {result['best_epoch']} of {result['epochs_run']}, {result['train_seconds']:.0f} s of training, "
         f"{result['n_parameters']:,} parameters, {result['peak_rss_mib']:.0f} MiB"
     )
+    if result["model"] == "LSTI" and result["train_steps"] < FEW_STEPS:
+        more = "a smaller train_batch_tokens, or more epochs, make more"
+        lines.append(f"{result['train_steps']} steps of training are few: {more}")
     if result["checkpoint_file"]:
         lines.append(f"checkpoint: {result['checkpoint_file']}")
         if result["model"] == "LSTI":

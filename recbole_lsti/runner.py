@@ -307,6 +307,7 @@ def train_and_test(
         "train_seconds": round(train_seconds, 2),
         "epochs_run": len(trainer.curve),
         "best_epoch": trainer.best_epoch + 1,
+        "train_steps": len(train_data) * len(trainer.curve),
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
         "peak_rss_mib": peak_rss_mib(),
     }

@@ -133,13 +133,21 @@ def test_a_metric_without_a_row_is_a_dash():
     metrics = {"explorerecall@10": 0.5, "repeatrecall@10": None}
     result = {"model": "LSTI", "dataset": "d", "best_valid_result": metrics, "test_result": metrics}
     result |= {"test_result_unseen": None, "checkpoint_file": None, "best_epoch": 1, "epochs_run": 1}
-    result |= {"train_seconds": 1, "n_parameters": 1, "peak_rss_mib": 1}
+    result |= {"train_seconds": 1, "n_parameters": 1, "peak_rss_mib": 1, "train_steps": 600}
     lines = format_result(result).splitlines()
     assert [line.split() for line in lines[2:4]] == [
         ["explorerecall@10", "0.5000", "0.5000"],
         ["repeatrecall@10", "-", "-"],
     ]
     assert len({len(line) for line in lines[1:4]}) == 1
+
+
+@pytest.mark.parametrize(("model", "steps", "told"), [("LSTI", 210, True), ("LSTI", 590, False), ("Markov", 1, False)])
+def test_few_steps_of_training_are_told(model, steps, told):
+    result = {"model": model, "dataset": "d", "best_valid_result": None, "test_result": {"hit@10": 0.5}}
+    result |= {"test_result_unseen": None, "checkpoint_file": None, "best_epoch": 1, "epochs_run": 10}
+    result |= {"train_seconds": 1, "n_parameters": 1, "peak_rss_mib": 1, "train_steps": steps}
+    assert (f"{steps} steps of training are few: a smaller train_batch_tokens" in format_result(result)) == told
 
 
 def test_an_interrupted_run_is_one_line(monkeypatch, capsys):

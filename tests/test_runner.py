@@ -27,7 +27,7 @@ from recbole_lsti.trainer import LSTITrainer, trainer_class
 KEYS = {
     *("model", "dataset", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),
     *("test_result_unseen", "run_dir", "checkpoint_file", "train_seconds", "epochs_run", "best_epoch"),
-    *("n_parameters", "peak_rss_mib"),
+    *("train_steps", "n_parameters", "peak_rss_mib"),
 }
 
 
@@ -39,6 +39,7 @@ def test_run_returns_and_writes_plain_results(tiny, workplace, small):
     assert type(result["best_valid_score"]) is float
     assert {type(value) for value in result["test_result"].values()} == {float}
     assert result["epochs_run"] == 2
+    assert result["train_steps"] == 2
     assert result["n_parameters"] > 500
     assert result["peak_rss_mib"] > 100
     files = {path.name for path in run_dir.iterdir()}

@@ -25,7 +25,8 @@ import recbole
 from machine import describe_machine
 
 from recbole_lsti.benchmark.environment import environment
-from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.execute import run_plan
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.plan import from_dict
 
 DATASET = "ml-100k-ordered"

@@ -103,7 +103,7 @@ def report(plan: Plan, lines: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _options(known: argparse.Namespace) -> Any:
-    from recbole_lsti.benchmark.execute import Options
+    from recbole_lsti.benchmark.options import Options
     from recbole_lsti.cluster import check_executor
 
     jobs = 1 if known.jobs is None else known.jobs

@@ -13,15 +13,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.plan import Cell
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.results import failed, to_json, write_whole
 from recbole_lsti.cluster import client_of, for_workers, is_unwanted
-
-if TYPE_CHECKING:
-    from recbole_lsti.benchmark.execute import Options
 
 
 class CellKilledError(RuntimeError):

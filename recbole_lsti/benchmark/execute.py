@@ -10,36 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from recbole_lsti.benchmark import results
 from recbole_lsti.benchmark.environment import HERE, WORKERS, environment
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.plan import Cell, Plan
 from recbole_lsti.benchmark.process import run_process
 from recbole_lsti.benchmark.view import View
 from recbole_lsti.cluster import client_of
-from recbole_lsti.process import threads_of
-
-
-class Options(NamedTuple):
-    """How a plan is run; nothing here changes its results.
-
-    Attributes:
-        jobs: cells at a time on this machine; with a scheduler, its workers decide.
-        executor: local or dask.
-        scheduler: address of a Dask scheduler; None: a local cluster.
-        retries: further tries of a cell whose process was killed.
-    """
-
-    jobs: int = 1
-    executor: str = "local"
-    scheduler: str | None = None
-    retries: int = 0
-
-    @property
-    def threads(self) -> int | None:
-        """Threads of each cell, where several share this machine; None: as the environment says."""
-        return threads_of(self.jobs) if self.scheduler is None else None
 
 
 def run_plan(plan: Plan, folder: Path, options: Options, resume: bool = False) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from recbole_lsti.benchmark.cluster import CellKilledError, _keep_failure
-from recbole_lsti.benchmark.execute import Options, run_plan, write_environment
+from recbole_lsti.benchmark.execute import run_plan, write_environment
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.page import _place
 from recbole_lsti.benchmark.results import read_results
 from recbole_lsti.cli import main

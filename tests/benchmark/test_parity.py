@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from conftest import random_rows, write_inter
 
-from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.execute import run_plan
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.plan import from_dict
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

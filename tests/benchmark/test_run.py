@@ -16,8 +16,9 @@ from benchmark.conftest import write_plan
 from recbole_lsti.benchmark import estimate
 from recbole_lsti.benchmark.cell import main as run_cell
 from recbole_lsti.benchmark.environment import environment
-from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.execute import run_plan
 from recbole_lsti.benchmark.expect import read_expected, regressions
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.results import load_arrays, read_results
 from recbole_lsti.benchmark.tables import summarise, write_tables
 from recbole_lsti.benchmark.view import duration, outcome

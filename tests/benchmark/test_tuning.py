@@ -11,7 +11,8 @@ import yaml
 from helpers import read_trials
 
 from benchmark.conftest import SETTINGS
-from recbole_lsti.benchmark.execute import Options, run_plan
+from recbole_lsti.benchmark.execute import run_plan
+from recbole_lsti.benchmark.options import Options
 from recbole_lsti.benchmark.plan import from_dict
 from recbole_lsti.benchmark.results import fingerprint, read_results
 from recbole_lsti.cli import main

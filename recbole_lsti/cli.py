@@ -272,7 +272,7 @@ def format_result(result: dict[str, Any]) -> str:
         f"{result['n_parameters']:,} parameters, {result['peak_rss_mib']:.0f} MiB"
     )
     if result["model"] == "LSTI" and result["train_steps"] < FEW_STEPS:
-        more = "a smaller train_batch_tokens, or more epochs, make more"
+        more = "a smaller train_batch_tokens (in prefix mode train_batch_size), or more epochs, make more"
         lines.append(f"{result['train_steps']} steps of training are few: {more}")
     if result["checkpoint_file"]:
         lines.append(f"checkpoint: {result['checkpoint_file']}")

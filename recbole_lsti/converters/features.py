@@ -69,9 +69,11 @@ def fault_sql(field: Field, value: str, decimal: str = ".") -> str | None:
     else:
         return None
     reason = literal(f"{field.name} is not a finite {field.type}")
-    if decimal == "." and field.type == "float":  # asked of faulty rows alone
+    # Asked of faulty rows alone. Three digits behind the comma may be thousands: --decimal would divide them by 1,000.
+    if decimal == "." and field.type == "float":
         hint = literal(f"{field.name} has a decimal comma, which --decimal , reads")
-        reason = f"CASE WHEN regexp_full_match({value}, '[-+]?[0-9]+,[0-9]+') THEN {hint} ELSE {reason} END"
+        is_decimal = f"regexp_full_match({value}, '[-+]?[0-9]+,([0-9]{{1,2}}|[0-9]{{4,}})')"
+        reason = f"CASE WHEN {is_decimal} THEN {hint} ELSE {reason} END"
     return f"WHEN {bad} THEN {reason}"
 
 

@@ -14,7 +14,8 @@ def find_folder(dataset: str, data_path: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is no such folder; names those that there are.
     """
-    folder, root = Path(data_path) / dataset, Path(data_path)
+    root = Path(data_path)
+    folder = root / dataset
     package = importlib.util.find_spec("recbole")
     if dataset == "ml-100k" and package is not None and package.submodule_search_locations:
         folder = Path(package.submodule_search_locations[0]) / "dataset_example" / dataset

@@ -65,7 +65,7 @@ def test_float_sequences(convert_values):
     assert convert_values(["1|2.5"], "float_seq:|", "--overwrite") == ["1 2.5"]
 
 
-@pytest.mark.parametrize("bad", ["abc", "1e308", "inf", "1_000", "0x10", "1,5,2"])
+@pytest.mark.parametrize("bad", ["abc", "1e308", "inf", "1_000", "0x10", "1,5,2", "1,000"])
 def test_what_is_no_finite_float32_is_rejected(cli, log, bad):
     lines = "".join(f"a,x,{at},1.5\n" for at in range(200))
     result = cli(log(HEADER + lines + f'a,x,200,"{bad}"\n'), "--feature", "f:float")
